@@ -5,9 +5,15 @@
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u32 {
     let (words, rest) = bytes.as_chunks::<4>();
-    let mut wide: u64 = words.iter().map(|&w| u64::from(u32::from_be_bytes(w))).sum();
+    let mut wide: u64 = words
+        .iter()
+        .map(|&w| u64::from(u32::from_be_bytes(w)))
+        .sum();
     let (pairs, odd) = rest.as_chunks::<2>();
-    wide += pairs.iter().map(|&p| u64::from(u16::from_be_bytes(p))).sum::<u64>();
+    wide += pairs
+        .iter()
+        .map(|&p| u64::from(u16::from_be_bytes(p)))
+        .sum::<u64>();
     wide += odd.iter().map(|&b| u64::from(b) << 8).sum::<u64>();
     // Two folds bring any 64-bit sum of 32-bit words below 2^32.
     wide = (wide >> 32) + (wide & 0xffff_ffff);
@@ -48,7 +54,8 @@ impl Delta {
     /// This change and that of a 32-bit field from `old` to `new`.
     #[must_use]
     pub const fn long(self, old: u32, new: u32) -> Self {
-        self.word((old >> 16) as u16, (new >> 16) as u16).word(old as u16, new as u16)
+        self.word((old >> 16) as u16, (new >> 16) as u16)
+            .word(old as u16, new as u16)
     }
 
     /// The checksum that stands after the change where `check` stood before it.

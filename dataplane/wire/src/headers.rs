@@ -72,9 +72,10 @@ impl TcpHeader {
     /// The sequence number that acknowledges all of this segment: SYN and FIN count one each.
     #[must_use]
     pub const fn seq_end(&self) -> u32 {
-        let controls =
-            self.flags.any(TcpFlags::SYN) as u32 + self.flags.any(TcpFlags::FIN) as u32;
-        self.seq.wrapping_add(self.payload_bytes as u32).wrapping_add(controls)
+        let controls = self.flags.any(TcpFlags::SYN) as u32 + self.flags.any(TcpFlags::FIN) as u32;
+        self.seq
+            .wrapping_add(self.payload_bytes as u32)
+            .wrapping_add(controls)
     }
 }
 
@@ -173,7 +174,10 @@ impl Headers {
         }
         let packet = frame.get(l3..).ok_or(ParseError::Truncated)?;
         let ip = Ip::parse(packet)?;
-        if checksum::fold(checksum::sum(packet.get(..ip.header_bytes).unwrap_or_default())) != 0xffff {
+        if checksum::fold(checksum::sum(
+            packet.get(..ip.header_bytes).unwrap_or_default(),
+        )) != 0xffff
+        {
             return Err(ParseError::BadIpChecksum);
         }
         let body = packet
@@ -232,8 +236,28 @@ impl Ip {
     /// Parses a header whose payload may be cut off, as in an ICMP error.
     fn parse_embedded(packet: &[u8]) -> Result<Self, ParseError> {
         let header: [u8; IPV4_BYTES] = take(packet, 0)?;
-        let [version_ihl, _, len0, len1, _, _, frag0, frag1, ttl, proto, _, _, s0, s1, s2, s3, d0, d1, d2, d3] =
-            header;
+        let [
+            version_ihl,
+            _,
+            len0,
+            len1,
+            _,
+            _,
+            frag0,
+            frag1,
+            ttl,
+            proto,
+            _,
+            _,
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
+        ] = header;
         let header_bytes = usize::from(version_ihl & 0x0f) * 4;
         let total_bytes = usize::from(u16::from_be_bytes([len0, len1]));
         if version_ihl >> 4 != 4 || header_bytes < IPV4_BYTES || total_bytes < header_bytes {
@@ -274,7 +298,23 @@ fn parse_transport(
         Protocol::TCP => {
             let (sport, dport) = ports(body)?;
             let header: [u8; 20] = take(body, 0)?;
-            let [_, _, _, _, q0, q1, q2, q3, a0, a1, a2, a3, offset, flags, ..] = header;
+            let [
+                _,
+                _,
+                _,
+                _,
+                q0,
+                q1,
+                q2,
+                q3,
+                a0,
+                a1,
+                a2,
+                a3,
+                offset,
+                flags,
+                ..,
+            ] = header;
             let header_bytes = usize::from(offset >> 4) * 4;
             if header_bytes < 20 || header_bytes > body.len() {
                 return Err(ParseError::BadTransportHeader);
@@ -302,7 +342,15 @@ fn parse_transport(
                 3 | 4 | 5 | 11 | 12 => body.get(8..).and_then(parse_embedded),
                 _ => None,
             };
-            Ok((Transport::Icmp(IcmpHeader { kind, code, embedded }), 0, 0))
+            Ok((
+                Transport::Icmp(IcmpHeader {
+                    kind,
+                    code,
+                    embedded,
+                }),
+                0,
+                0,
+            ))
         }
         _ => Ok((Transport::Other, 0, 0)),
     }

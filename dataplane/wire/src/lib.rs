@@ -10,7 +10,12 @@
 #![no_std]
 #![cfg_attr(
     not(test),
-    deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic
+    )
 )]
 
 pub mod checksum;
@@ -20,7 +25,9 @@ mod reply;
 mod rewrite;
 mod tuple;
 
-pub use ethernet::{ETHERNET_BYTES, EtherType, MacAddr, VLAN_TAG_BYTES, set_destination, set_source};
+pub use ethernet::{
+    ETHERNET_BYTES, EtherType, MacAddr, VLAN_TAG_BYTES, set_destination, set_source,
+};
 pub use headers::{Fragment, Headers, IcmpHeader, ParseError, TcpFlags, TcpHeader, Transport};
 pub use reply::{RESET_MAX_BYTES, reset_for};
 pub use rewrite::{complete_partial_checksum, rewrite, rewrite_icmp_error};

@@ -11,7 +11,9 @@ pub const RESET_MAX_BYTES: usize = 14 + 8 + 20 + 20;
 ///
 /// `None` for what must not be answered so: not TCP, a later fragment, or itself a reset.
 pub fn reset_for(frame: &mut [u8], headers: &Headers) -> Option<usize> {
-    let Transport::Tcp(tcp) = headers.transport else { return None };
+    let Transport::Tcp(tcp) = headers.transport else {
+        return None;
+    };
     if tcp.flags.any(TcpFlags::RST) {
         return None;
     }
@@ -35,7 +37,26 @@ pub fn reset_for(frame: &mut [u8], headers: &Headers) -> Option<usize> {
     let [s0, s1, s2, s3] = tuple.src.addr.octets();
     let [d0, d1, d2, d3] = tuple.dst.addr.octets();
     *ip = [
-        0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, tuple.proto.0, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3,
+        0x45,
+        0,
+        0,
+        40,
+        0,
+        0,
+        0x40,
+        0,
+        64,
+        tuple.proto.0,
+        0,
+        0,
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
     ];
     let check = !checksum::fold(checksum::sum(ip));
     let [c0, c1] = check.to_be_bytes();

@@ -44,11 +44,16 @@ fn addr_delta(old: &Tuple, new: &Tuple) -> Delta {
 }
 
 fn port_delta(delta: Delta, old: &Tuple, new: &Tuple) -> Delta {
-    delta.word(old.src.port, new.src.port).word(old.dst.port, new.dst.port)
+    delta
+        .word(old.src.port, new.src.port)
+        .word(old.dst.port, new.dst.port)
 }
 
 fn put_addresses(frame: &mut [u8], l3: usize, new: &Tuple) {
-    if let Some(field) = frame.get_mut(l3 + IP_SRC..).and_then(|f| f.first_chunk_mut::<8>()) {
+    if let Some(field) = frame
+        .get_mut(l3 + IP_SRC..)
+        .and_then(|f| f.first_chunk_mut::<8>())
+    {
         let [s0, s1, s2, s3] = new.src.addr.octets();
         let [d0, d1, d2, d3] = new.dst.addr.octets();
         *field = [s0, s1, s2, s3, d0, d1, d2, d3];
@@ -108,14 +113,22 @@ pub fn complete_partial_checksum(frame: &mut [u8], headers: &Headers) {
         headers.tuple.proto.0,
         headers.end.saturating_sub(headers.l4),
     );
-    let Some(segment) = frame.get_mut(l4..end) else { return };
-    let Some(field) = word_mut(segment, at) else { return };
+    let Some(segment) = frame.get_mut(l4..end) else {
+        return;
+    };
+    let Some(field) = word_mut(segment, at) else {
+        return;
+    };
     if u16::from_be_bytes(*field) != checksum::fold(pseudo) {
         return;
     }
     *field = [0, 0];
     let whole = !checksum::fold(pseudo + checksum::sum(segment));
-    let sent = if headers.tuple.proto == Protocol::UDP && whole == 0 { 0xffff } else { whole };
+    let sent = if headers.tuple.proto == Protocol::UDP && whole == 0 {
+        0xffff
+    } else {
+        whole
+    };
     update(segment, at, |_| sent);
 }
 
@@ -125,15 +138,21 @@ pub fn complete_partial_checksum(frame: &mut [u8], headers: &Headers) {
 ///
 /// Does nothing to a frame that is not an ICMP error with a readable embedded packet.
 pub fn rewrite_icmp_error(frame: &mut [u8], headers: &Headers, outer: &Tuple, inner: &Tuple) {
-    let Transport::Icmp(icmp) = headers.transport else { return };
-    let Some(old_inner) = icmp.embedded else { return };
+    let Transport::Icmp(icmp) = headers.transport else {
+        return;
+    };
+    let Some(old_inner) = icmp.embedded else {
+        return;
+    };
     let (l3, l4) = (usize::from(headers.l3), usize::from(headers.l4));
     let outer_delta = addr_delta(&headers.tuple, outer);
     put_addresses(frame, l3, outer);
     update(frame, l3 + IP_CHECK, |check| outer_delta.apply(check));
 
     let inner_l3 = l4 + ICMP_EMBEDDED;
-    let Some(ihl) = frame.get(inner_l3).map(|b| usize::from(b & 0x0f) * 4) else { return };
+    let Some(ihl) = frame.get(inner_l3).map(|b| usize::from(b & 0x0f) * 4) else {
+        return;
+    };
     let end = usize::from(headers.end);
     let before = checksum::fold(checksum::sum(frame.get(inner_l3..end).unwrap_or_default()));
 
@@ -148,9 +167,17 @@ pub fn rewrite_icmp_error(frame: &mut [u8], headers: &Headers, outer: &Tuple, in
         _ => (inner_l4 + UDP_CHECK, true),
     };
     if at + 2 <= end {
-        update(frame, at, |check| if udp { update_udp(check, delta) } else { delta.apply(check) });
+        update(frame, at, |check| {
+            if udp {
+                update_udp(check, delta)
+            } else {
+                delta.apply(check)
+            }
+        });
     }
 
     let after = checksum::fold(checksum::sum(frame.get(inner_l3..end).unwrap_or_default()));
-    update(frame, l4 + ICMP_CHECK, |check| Delta::ZERO.word(before, after).apply(check));
+    update(frame, l4 + ICMP_CHECK, |check| {
+        Delta::ZERO.word(before, after).apply(check)
+    });
 }

@@ -86,7 +86,11 @@ impl<A: Copy> Tuple<A> {
     /// The tuple of a packet that answers this one.
     #[must_use]
     pub const fn reversed(self) -> Self {
-        Self { proto: self.proto, src: self.dst, dst: self.src }
+        Self {
+            proto: self.proto,
+            src: self.dst,
+            dst: self.src,
+        }
     }
 }
 

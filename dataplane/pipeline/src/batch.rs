@@ -1,0 +1,298 @@
+//! The stages of a batch: parse and key all, look all up, then carry each.
+
+use std::sync::Arc;
+
+use arc_swap::Cache;
+use policy::PortId;
+use tables::{Direction, FlowKey, FlowTable, Hit, Side};
+use wire::{Fragment, Headers, TcpHeader, Transport, Tuple};
+
+use crate::counters::{Counters, Event};
+use crate::drops::{DropReason, ExampleClock, Examples};
+use crate::marks::Mark;
+use crate::view::{SharedView, View};
+
+/// Frames that a batch can hold.
+pub const BATCH: usize = 64;
+
+/// The queue that a frame came in by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ingress {
+    /// A NIC.
+    Port(PortId),
+    /// The host port.
+    HostPort,
+}
+
+/// What becomes of a frame. The frame has been changed as it needs to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Verdict {
+    /// Send it by this NIC.
+    Wire(PortId),
+    /// Hand it to the stack by the host port.
+    Host,
+    /// Give the frame back; it is counted already.
+    Drop(DropReason),
+}
+
+/// A batch of received frames, wherever they live.
+pub trait Frames {
+    /// How many there are; those past [`BATCH`] are not looked at.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The bytes of one frame; nothing if there is no such frame.
+    fn bytes(&mut self, at: usize) -> &mut [u8];
+    /// Cuts a frame to `len` bytes, which is at most what it has.
+    fn shorten(&mut self, at: usize, len: usize);
+}
+
+/// A frame that has been read.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    pub(crate) port: PortId,
+    pub(crate) side: Side,
+    pub(crate) headers: Headers,
+}
+
+impl Packet {
+    pub(crate) const fn tcp(&self) -> Option<&TcpHeader> {
+        match &self.headers.transport {
+            Transport::Tcp(header) => Some(header),
+            Transport::Udp | Transport::Icmp(_) | Transport::Other => None,
+        }
+    }
+
+    /// The tuple whose flow decides: the packet's own, or for an ICMP error that of a
+    /// packet which would answer the one that it is about.
+    fn flow_key(&self) -> FlowKey {
+        let tuple = match self.headers.transport {
+            Transport::Icmp(icmp) => icmp.embedded.map(Tuple::reversed),
+            Transport::Tcp(_) | Transport::Udp | Transport::Other => None,
+        };
+        FlowKey::new(self.side, &tuple.unwrap_or(self.headers.tuple))
+    }
+}
+
+/// One worker's pipeline.
+pub struct Pipeline {
+    flows: Arc<FlowTable>,
+    view: Cache<SharedView, Arc<View>>,
+    counters: Arc<Counters>,
+    examples: Arc<Examples>,
+    example_clock: ExampleClock,
+    /// Which worker this is: the index of its rule counters.
+    worker: usize,
+    /// Feeds the choice of ports; stepped, never drawn from the system.
+    port_seed: u64,
+}
+
+/// What the last stage works on: the pipeline's parts, borrowed apart.
+pub(crate) struct Stage<'a> {
+    pub(crate) flows: &'a FlowTable,
+    pub(crate) view: &'a View,
+    pub(crate) counters: &'a Counters,
+    pub(crate) worker: usize,
+    pub(crate) port_seed: &'a mut u64,
+    pub(crate) now_ns: u64,
+}
+
+impl Pipeline {
+    /// The counters, for the one who moves the frames and may have to drop one.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The pipeline of worker number `worker`; `port_seed` must be unpredictable (RFC 6056).
+    #[must_use]
+    pub fn new(
+        flows: Arc<FlowTable>,
+        view: SharedView,
+        counters: Arc<Counters>,
+        examples: Arc<Examples>,
+        worker: usize,
+        port_seed: u64,
+    ) -> Self {
+        let view = Cache::new(view);
+        Self {
+            worker,
+            flows,
+            view,
+            counters,
+            examples,
+            example_clock: ExampleClock::new(),
+            port_seed,
+        }
+    }
+
+    /// Judges a batch that came in by one queue. `verdicts` gets one verdict per frame, in order.
+    pub fn process(
+        &mut self,
+        frames: &mut impl Frames,
+        ingress: Ingress,
+        now_ns: u64,
+        verdicts: &mut [Verdict; BATCH],
+    ) {
+        let count = frames.len().min(BATCH);
+        let view = self.view.load();
+        let mut packets = [const { None }; BATCH];
+        let mut keys = [const { None }; BATCH];
+        let mut hits = [const { None }; BATCH];
+
+        for (at, (packet, (key, verdict))) in packets
+            .iter_mut()
+            .zip(keys.iter_mut().zip(verdicts.iter_mut()))
+            .take(count)
+            .enumerate()
+        {
+            match read(view, frames.bytes(at), ingress) {
+                Ok(read) => {
+                    *key = Some(read.flow_key());
+                    *packet = Some(read);
+                }
+                Err(reason) => *verdict = Verdict::Drop(reason),
+            }
+        }
+
+        let (Some(some_keys), Some(some_hits)) = (keys.get(..count), hits.get_mut(..count)) else {
+            return;
+        };
+        self.flows.lookup_batch(some_keys, some_hits);
+
+        let mut stage = Stage {
+            flows: &self.flows,
+            view,
+            counters: &self.counters,
+            worker: self.worker,
+            port_seed: &mut self.port_seed,
+            now_ns,
+        };
+        for (at, ((packet, hit), verdict)) in packets
+            .iter()
+            .zip(&hits)
+            .zip(verdicts.iter_mut())
+            .take(count)
+            .enumerate()
+        {
+            if let Some(packet) = packet {
+                *verdict = stage.judge(frames, at, packet, *hit);
+            }
+            match *verdict {
+                Verdict::Wire(_) => self.counters.count(Event::ToWire),
+                Verdict::Host => self.counters.count(Event::ToStack),
+                Verdict::Drop(reason) => {
+                    self.counters.count_drop(reason);
+                    if self.example_clock.due(reason, now_ns) {
+                        self.examples.put(reason, now_ns, frames.bytes(at));
+                    }
+                }
+            }
+            self.counters.count(match packet {
+                Some(Packet {
+                    side: Side::Host, ..
+                }) => Event::FromStack,
+                _ => Event::FromWire,
+            });
+        }
+    }
+}
+
+/// Finds out what a frame is and where it came from.
+fn read(view: &View, frame: &mut [u8], ingress: Ingress) -> Result<Packet, DropReason> {
+    let (side, port) = match ingress {
+        Ingress::Port(port) => (Side::Wire, port),
+        Ingress::HostPort => match view.marks.read(frame).ok_or(DropReason::Unmarked)? {
+            Mark::FromWire(port) => (Side::Wire, port),
+            Mark::FromStack(port) => (Side::Host, port),
+        },
+    };
+    if view.port(port).is_none() {
+        return Err(DropReason::NoPortThere);
+    }
+    let headers = Headers::parse(frame).map_err(DropReason::of)?;
+    if headers.fragment != Fragment::Whole {
+        return Err(DropReason::Fragment);
+    }
+    wire::complete_partial_checksum(frame, &headers);
+    Ok(Packet {
+        port,
+        side,
+        headers,
+    })
+}
+
+impl Stage<'_> {
+    fn judge(
+        &mut self,
+        frames: &mut impl Frames,
+        at: usize,
+        packet: &Packet,
+        hit: Option<Hit>,
+    ) -> Verdict {
+        let hit = match (hit, packet.tcp()) {
+            // The next packet of an ICMP error's flow is none of its own: never counted.
+            (Some(hit), _) if matches!(packet.headers.transport, Transport::Icmp(_)) => {
+                return self.carry_icmp_error(frames.bytes(at), packet, &hit);
+            }
+            (Some(hit), Some(tcp))
+                if tcp.flags.opens() && self.flows.is_reopened_by(&hit, tcp.seq) =>
+            {
+                self.flows.remove(hit.id, self.now_ns);
+                self.counters.count(Event::Reopened);
+                None
+            }
+            (hit, _) => hit,
+        };
+        match hit {
+            Some(hit) => self.carry(frames.bytes(at), packet, &hit),
+            None => self.first(frames, at, packet),
+        }
+    }
+
+    /// Carries a packet of a known flow: counted, rewritten, sent where its other side is.
+    pub(crate) fn carry(&self, frame: &mut [u8], packet: &Packet, hit: &Hit) -> Verdict {
+        let bytes = u64::from(packet.headers.packet_bytes());
+        self.flows.record(hit, self.now_ns, bytes, packet.tcp());
+        wire::rewrite(frame, &packet.headers, &hit.translated());
+        self.send(frame, packet.port, hit.leaves_by())
+    }
+
+    /// Translates an ICMP error about a packet of a flow (RFC 5508 REQ-4, REQ-5). It neither
+    /// refreshes nor ends the flow (REQ-6).
+    fn carry_icmp_error(&self, frame: &mut [u8], packet: &Packet, hit: &Hit) -> Verdict {
+        let embedded = match hit.direction {
+            Direction::Original => hit.flow.reply.tuple(),
+            Direction::Reply => hit.flow.orig.tuple(),
+        };
+        let mut outer = packet.headers.tuple;
+        let about = hit.translated();
+        // From a router on the way the error keeps its source; from the box itself, which
+        // answers for the address that the client believes in, it takes that one.
+        if packet.side == Side::Host {
+            outer.src.addr = about.src.addr;
+        }
+        outer.dst.addr = about.dst.addr;
+        wire::rewrite_icmp_error(frame, &packet.headers, &outer, &embedded);
+        self.counters.count(Event::IcmpTranslated);
+        self.send(frame, packet.port, hit.leaves_by())
+    }
+
+    /// Addresses a finished frame to the stack or to the wire.
+    pub(crate) fn send(&self, frame: &mut [u8], port: PortId, by: Side) -> Verdict {
+        match (by, self.view.port(port)) {
+            (Side::Host, Some(_)) => {
+                wire::set_destination(frame, self.view.marks.to_stack(port));
+                Verdict::Host
+            }
+            (Side::Wire, Some(view)) => {
+                wire::set_source(frame, view.mac);
+                Verdict::Wire(port)
+            }
+            (_, None) => Verdict::Drop(DropReason::NoPortThere),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! First packets: what no flow claims is asked of the rules.
+
+use policy::{Decision, FirstPacket};
+use tables::{FlowKey, Hit, InsertError, Kind, NewFlow, Side};
+use wire::{Endpoint, Protocol, TcpFlags, Transport, Tuple};
+
+use crate::batch::{Frames, Packet, Stage, Verdict};
+use crate::counters::Event;
+use crate::drops::DropReason;
+
+/// How many source ports are tried to tell two connections apart. With half of all ports
+/// taken, all of them fail once in 2^64 connections.
+const PORT_TRIES: u32 = 64;
+/// The first port that a changed source port may get (RFC 6056 3.2).
+const FIRST_FREE_PORT: u16 = 1024;
+
+impl Stage<'_> {
+    /// Judges a packet that belongs to no flow.
+    pub(crate) fn first(
+        &mut self,
+        frames: &mut impl Frames,
+        at: usize,
+        packet: &Packet,
+    ) -> Verdict {
+        let outcome = match packet.side {
+            Side::Wire => self.first_from_wire(packet),
+            Side::Host => self.first_from_stack(packet),
+        };
+        match outcome {
+            Ok(Outcome::Flow(hit)) => self.carry(frames.bytes(at), packet, &hit),
+            Ok(Outcome::Deliver) => self.send(frames.bytes(at), packet.port, Side::Host),
+            Err(Refusal {
+                reason,
+                reset: false,
+            }) => Verdict::Drop(reason),
+            Err(Refusal {
+                reason,
+                reset: true,
+            }) => self.refuse(frames, at, packet, reason),
+        }
+    }
+
+    /// Sends a reset back to where the packet came from, if it may be answered so.
+    fn refuse(
+        &self,
+        frames: &mut impl Frames,
+        at: usize,
+        packet: &Packet,
+        reason: DropReason,
+    ) -> Verdict {
+        let frame = frames.bytes(at);
+        let Some(len) = wire::reset_for(frame, &packet.headers) else {
+            return Verdict::Drop(reason);
+        };
+        let verdict = self.send(frame, packet.port, Side::Wire);
+        frames.shorten(at, len);
+        self.counters.count_drop(reason);
+        self.counters.count(Event::Refused);
+        verdict
+    }
+
+    fn first_from_wire(&mut self, packet: &Packet) -> Result<Outcome, Refusal> {
+        let tuple = &packet.headers.tuple;
+        let src = tuple.src.addr;
+        if src.is_multicast() || src.is_broadcast() || src.is_loopback() || src.is_unspecified() {
+            return Err(Refusal::drop(DropReason::BadSource));
+        }
+        if self.view.own.contains(&src) {
+            return Err(Refusal::reset(DropReason::Loop));
+        }
+        let is_own = self.view.own.contains(&tuple.dst.addr);
+        match (packet.headers.transport, packet.tcp()) {
+            (_, Some(tcp)) if !tcp.flags.opens() => {
+                // A connection to the box itself that is older than this daemon is picked up;
+                // transit in mid-stream cannot be: which mapping it had is not known.
+                if is_own && !tcp.flags.any(TcpFlags::RST) {
+                    return self.deliver(tuple);
+                }
+                return Err(Refusal::drop(DropReason::NoFlow));
+            }
+            (Transport::Icmp(icmp), _) if icmp.embedded.is_some() && !is_own => {
+                return Err(Refusal::drop(DropReason::IcmpNoFlow));
+            }
+            _ => {}
+        }
+        let first = FirstPacket {
+            port: packet.port,
+            tuple: *tuple,
+        };
+        let bytes = u64::from(packet.headers.packet_bytes());
+        let hits = &self.view.rule_hits;
+        match self
+            .view
+            .policy
+            .decide(&first, |rule| hits.count(self.worker, rule, bytes))
+        {
+            Decision::Redirect(to) if self.view.own.contains(&to.addr) => self.redirect(tuple, to),
+            Decision::Redirect(_) => Err(Refusal::reset(DropReason::ProxyNotLocal)),
+            Decision::NoLocalAddress => Err(Refusal::reset(DropReason::NoLocalAddress)),
+            Decision::Drop => Err(Refusal::drop(DropReason::RuleDrop)),
+            Decision::Unclaimed if is_own => self.deliver(tuple),
+            Decision::Unclaimed => Err(Refusal::drop(DropReason::ForwardDenied)),
+        }
+    }
+
+    /// A connection that the box opens from a taken endpoint is let out as it is. Any other
+    /// packet from there answers a flow that has gone, and must not leave untranslated.
+    fn first_from_stack(&mut self, packet: &Packet) -> Result<Outcome, Refusal> {
+        if !packet.tcp().is_some_and(|tcp| tcp.flags.opens()) {
+            return Err(Refusal::drop(DropReason::NoFlowFromStack));
+        }
+        let tuple = &packet.headers.tuple;
+        let orig = FlowKey::new(Side::Host, tuple);
+        let reply = FlowKey::new(Side::Wire, &tuple.reversed());
+        self.insert(Kind::Local, orig, reply).map(Outcome::Flow)
+    }
+
+    fn redirect(&mut self, tuple: &Tuple, to: Endpoint) -> Result<Outcome, Refusal> {
+        self.insert_distinct(Kind::Redirect, tuple, to)
+            .map(Outcome::Flow)
+    }
+
+    /// Delivers what is for the box itself. Where a proxy listens this makes a flow, since
+    /// the answers come through the worker.
+    fn deliver(&mut self, tuple: &Tuple) -> Result<Outcome, Refusal> {
+        let has_flow = matches!(tuple.proto, Protocol::TCP | Protocol::UDP)
+            && self.view.is_proxy(tuple.proto, tuple.dst);
+        if !has_flow {
+            return Ok(Outcome::Deliver);
+        }
+        self.insert_distinct(Kind::Local, tuple, tuple.dst)
+            .map(Outcome::Flow)
+    }
+
+    /// Makes the flow of `tuple` to the local endpoint `to`. The endpoint sees the true
+    /// source port, or another one where that would be a second connection of one name.
+    fn insert_distinct(&mut self, kind: Kind, tuple: &Tuple, to: Endpoint) -> Result<Hit, Refusal> {
+        let orig = FlowKey::new(Side::Wire, tuple);
+        let mut shown = tuple.src;
+        for tried in 0..=PORT_TRIES {
+            let reply = Tuple {
+                proto: tuple.proto,
+                src: to,
+                dst: shown,
+            };
+            match self.insert(kind, orig, FlowKey::new(Side::Host, &reply)) {
+                Err(Refusal {
+                    reason: DropReason::NoPort,
+                    ..
+                }) => shown.port = self.next_port(),
+                Ok(hit) => {
+                    if tried > 0 {
+                        self.counters.count(Event::PortChanged);
+                    }
+                    return Ok(hit);
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Err(Refusal::drop(DropReason::NoPort))
+    }
+
+    fn insert(&self, kind: Kind, orig: FlowKey, reply: FlowKey) -> Result<Hit, Refusal> {
+        let new = NewFlow {
+            orig,
+            reply,
+            kind,
+            generation: self.view.policy.generation(),
+        };
+        match self.flows.insert(&new, self.now_ns) {
+            Ok(hit) => {
+                self.counters.count(match kind {
+                    Kind::Redirect => Event::Redirected,
+                    Kind::Local => Event::Local,
+                });
+                Ok(hit)
+            }
+            // Another worker, or an earlier frame of this batch, was first.
+            Err(InsertError::Exists(hit)) => Ok(hit),
+            Err(InsertError::ReplyTaken) => Err(Refusal::drop(DropReason::NoPort)),
+            Err(InsertError::Full) => Err(Refusal::drop(DropReason::TableFull)),
+        }
+    }
+
+    /// An unpredictable port of the dynamic class (splitmix64 over a secret seed).
+    fn next_port(&mut self) -> u16 {
+        *self.port_seed = self.port_seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = *self.port_seed;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        let span = u64::from(u16::MAX - FIRST_FREE_PORT) + 1;
+        FIRST_FREE_PORT + (z % span) as u16
+    }
+}
+
+/// Where a first packet goes.
+enum Outcome {
+    /// Into a flow, made or found.
+    Flow(Hit),
+    /// To the stack, as it is, without a flow.
+    Deliver,
+}
+
+/// A first packet that goes nowhere.
+struct Refusal {
+    reason: DropReason,
+    /// Whether its sender is told by a reset.
+    reset: bool,
+}
+
+impl Refusal {
+    const fn drop(reason: DropReason) -> Self {
+        Self {
+            reason,
+            reset: false,
+        }
+    }
+
+    const fn reset(reason: DropReason) -> Self {
+        Self {
+            reason,
+            reset: true,
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! What one direction of a flow has seen. One writer (the worker that carries the
+//! direction) stores; everyone reads. Loads and stores are relaxed: a count that is
+//! a packet behind harms nobody, and a direction that changes its worker loses at
+//! most what the two carried at the same moment.
+
+use wire::{TcpFlags, TcpHeader};
+
+use crate::sync::{AtomicU64, Ordering::Relaxed};
+
+const SYN: u64 = 1;
+const ACK: u64 = 1 << 1;
+const FIN: u64 = 1 << 2;
+const RST: u64 = 1 << 3;
+/// This direction has acknowledged the other's FIN.
+const ACKED_FIN: u64 = 1 << 4;
+
+/// Counters and TCP marks of one direction, a cache line of its own.
+#[repr(align(64))]
+#[derive(Debug)]
+pub(crate) struct Lane {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    last_seen_ns: AtomicU64,
+    tcp: AtomicU64,
+    /// Initial sequence number in the upper half, the end of the FIN in the lower.
+    seqs: AtomicU64,
+}
+
+/// A reading of one direction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LaneCounters {
+    /// Packets carried.
+    pub packets: u64,
+    /// Bytes of IP packets carried.
+    pub bytes: u64,
+    /// When the last one passed; 0 if none has.
+    pub last_seen_ns: u64,
+    pub(crate) tcp: u64,
+    pub(crate) seqs: u64,
+}
+
+impl Lane {
+    pub(crate) fn new() -> Self {
+        Self {
+            packets: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            last_seen_ns: AtomicU64::new(0),
+            tcp: AtomicU64::new(0),
+            seqs: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        for word in [
+            &self.packets,
+            &self.bytes,
+            &self.last_seen_ns,
+            &self.tcp,
+            &self.seqs,
+        ] {
+            word.store(0, Relaxed);
+        }
+    }
+
+    pub(crate) fn read(&self) -> LaneCounters {
+        LaneCounters {
+            packets: self.packets.load(Relaxed),
+            bytes: self.bytes.load(Relaxed),
+            last_seen_ns: self.last_seen_ns.load(Relaxed),
+            tcp: self.tcp.load(Relaxed),
+            seqs: self.seqs.load(Relaxed),
+        }
+    }
+
+    /// Adds one packet. Not a read-modify-write: there is one writer.
+    pub(crate) fn count(&self, now_ns: u64, bytes: u64) {
+        self.packets
+            .store(self.packets.load(Relaxed).wrapping_add(1), Relaxed);
+        self.bytes
+            .store(self.bytes.load(Relaxed).wrapping_add(bytes), Relaxed);
+        self.last_seen_ns.store(now_ns, Relaxed);
+    }
+
+    /// Marks what a TCP header says about this direction; `other` is the opposite lane.
+    pub(crate) fn mark_tcp(&self, other: &Self, header: &TcpHeader) {
+        let before = self.tcp.load(Relaxed);
+        let mut marks = before;
+        let seqs = self.seqs.load(Relaxed);
+        let (mut isn, mut fin_end) = ((seqs >> 32) as u32, seqs as u32);
+        if header.flags.any(TcpFlags::RST) {
+            marks |= RST;
+        } else {
+            // Traffic after a reset means that the end did not believe it (RFC 5961).
+            marks &= !RST;
+        }
+        if header.flags.any(TcpFlags::SYN) {
+            marks |= SYN;
+            isn = header.seq;
+        }
+        if header.flags.any(TcpFlags::FIN) {
+            marks |= FIN;
+            fin_end = header.seq_end();
+        }
+        if header.flags.any(TcpFlags::ACK) {
+            marks |= ACK;
+            if marks & ACKED_FIN == 0 && other.tcp.load(Relaxed) & FIN != 0 {
+                let end = other.seqs.load(Relaxed) as u32;
+                if header.ack.wrapping_sub(end) as i32 >= 0 {
+                    marks |= ACKED_FIN;
+                }
+            }
+        }
+        if marks != before {
+            self.tcp.store(marks, Relaxed);
+        }
+        let now = u64::from(isn) << 32 | u64::from(fin_end);
+        if now != seqs {
+            self.seqs.store(now, Relaxed);
+        }
+    }
+}
+
+impl LaneCounters {
+    const fn has(&self, mark: u64) -> bool {
+        self.tcp & mark != 0
+    }
+
+    /// The initial sequence number, if a SYN of this direction was seen.
+    pub(crate) const fn isn(&self) -> Option<u32> {
+        if self.has(SYN) {
+            Some((self.seqs >> 32) as u32)
+        } else {
+            None
+        }
+    }
+}
+
+/// Where a flow stands, derived from what its two directions have seen.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FlowState {
+    /// TCP: a SYN, no answer yet.
+    SynSent,
+    /// TCP: the SYN is answered by a SYN, the handshake is not complete.
+    SynReceived,
+    /// TCP: open, or picked up in mid-stream.
+    Established,
+    /// TCP: one side has sent FIN; the other may go on as long as it likes (RFC 6146 3.5.2).
+    HalfClosed,
+    /// TCP: both sides have sent FIN, not both are acknowledged.
+    Closing,
+    /// TCP: both FINs acknowledged, or reset.
+    Closed,
+    /// Not TCP: no answer seen.
+    Unreplied,
+    /// Not TCP: answered.
+    Replied,
+}
+
+impl FlowState {
+    /// Every state, in the order of a flow's life.
+    pub const ALL: [Self; 8] = [
+        Self::SynSent,
+        Self::SynReceived,
+        Self::Established,
+        Self::HalfClosed,
+        Self::Closing,
+        Self::Closed,
+        Self::Unreplied,
+        Self::Replied,
+    ];
+
+    /// The name that people and JSON see.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SynSent => "syn_sent",
+            Self::SynReceived => "syn_received",
+            Self::Established => "established",
+            Self::HalfClosed => "half_closed",
+            Self::Closing => "closing",
+            Self::Closed => "closed",
+            Self::Unreplied => "unreplied",
+            Self::Replied => "replied",
+        }
+    }
+
+    pub(crate) fn of_tcp(orig: &LaneCounters, reply: &LaneCounters) -> Self {
+        let either = |mark| orig.has(mark) || reply.has(mark);
+        let both = |mark| orig.has(mark) && reply.has(mark);
+        if either(RST) || both(ACKED_FIN) {
+            Self::Closed
+        } else if both(FIN) {
+            Self::Closing
+        } else if either(FIN) {
+            Self::HalfClosed
+        } else if !orig.has(SYN) || (reply.has(SYN) && orig.has(ACK)) {
+            Self::Established
+        } else if reply.has(SYN) {
+            Self::SynReceived
+        } else {
+            Self::SynSent
+        }
+    }
+
+    pub(crate) fn of_other(reply: &LaneCounters) -> Self {
+        if reply.packets == 0 {
+            Self::Unreplied
+        } else {
+            Self::Replied
+        }
+    }
+}
+
+/// How long an idle flow lives in each state, in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// Established and half-closed TCP (RFC 5382 REQ-5: at least 2 h 4 min).
+    pub tcp_established_ns: u64,
+    /// TCP being opened or closed (RFC 5382 REQ-5: at least 4 min).
+    pub tcp_transitory_ns: u64,
+    /// TCP after both FINs are acknowledged, or after a reset. Longer than the 60 s that
+    /// the kernel keeps a TIME-WAIT socket, so that the tuple shown to a proxy is not
+    /// given to another connection while the proxy's kernel still remembers the old one.
+    pub tcp_closed_ns: u64,
+    /// UDP and all else (RFC 4787 REQ-5: at least 2 min, 5 min or more by default).
+    pub other_ns: u64,
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_established_ns: 7440 * SECOND,
+            tcp_transitory_ns: 240 * SECOND,
+            tcp_closed_ns: 70 * SECOND,
+            other_ns: 300 * SECOND,
+        }
+    }
+}
+
+impl Timeouts {
+    /// The timeout of a state.
+    #[must_use]
+    pub const fn of(&self, state: FlowState) -> u64 {
+        match state {
+            FlowState::Established | FlowState::HalfClosed => self.tcp_established_ns,
+            FlowState::SynSent | FlowState::SynReceived | FlowState::Closing => {
+                self.tcp_transitory_ns
+            }
+            FlowState::Closed => self.tcp_closed_ns,
+            FlowState::Unreplied | FlowState::Replied => self.other_ns,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn segment(flags: u8, seq: u32, ack: u32, payload_bytes: u16) -> TcpHeader {
+        TcpHeader {
+            flags: TcpFlags(flags),
+            seq,
+            ack,
+            payload_bytes,
+        }
+    }
+
+    const F: u8 = TcpFlags::FIN;
+    const S: u8 = TcpFlags::SYN;
+    const R: u8 = TcpFlags::RST;
+    const A: u8 = TcpFlags::ACK;
+
+    /// Plays segments, `true` for the original direction, and names the state after each.
+    fn play(segments: &[(bool, TcpHeader)]) -> Vec<FlowState> {
+        let (orig, reply) = (Lane::new(), Lane::new());
+        let mut states = Vec::new();
+        for (original, header) in segments {
+            let (from, to) = if *original {
+                (&orig, &reply)
+            } else {
+                (&reply, &orig)
+            };
+            from.count(1, 40);
+            from.mark_tcp(to, header);
+            states.push(FlowState::of_tcp(&orig.read(), &reply.read()));
+        }
+        states
+    }
+
+    #[test]
+    fn a_connection_opens_half_closes_and_closes() {
+        use FlowState as T;
+        let states = play(&[
+            (true, segment(S, 100, 0, 0)),
+            (false, segment(S | A, 500, 101, 0)),
+            (true, segment(A, 101, 501, 0)),
+            (true, segment(F | A, 101, 501, 10)),
+            (false, segment(A, 501, 112, 1000)),
+            (false, segment(F | A, 1501, 112, 0)),
+            (true, segment(A, 112, 1501, 0)),
+            (true, segment(A, 112, 1502, 0)),
+        ]);
+        let want = [
+            T::SynSent,
+            T::SynReceived,
+            T::Established,
+            T::HalfClosed,
+            T::HalfClosed,
+            T::Closing,
+            T::Closing,
+            T::Closed,
+        ];
+        assert_eq!(states, want);
+    }
+
+    #[test]
+    fn a_fin_that_crosses_the_end_of_sequence_space_is_acknowledged() {
+        let states = play(&[
+            (true, segment(A, u32::MAX - 4, 7, 0)),
+            (true, segment(F | A, u32::MAX - 4, 7, 10)),
+            (false, segment(F | A, 7, 6, 0)),
+            (true, segment(A, 6, 8, 0)),
+        ]);
+        assert_eq!(states.last(), Some(&FlowState::Closed));
+    }
+
+    #[test]
+    fn a_reset_closes_until_its_sender_goes_on() {
+        let states = play(&[
+            (true, segment(A, 1, 1, 0)),
+            (true, segment(R, 1, 0, 0)),
+            (false, segment(A, 1, 1, 0)),
+            (true, segment(A, 1, 1, 5)),
+        ]);
+        use FlowState as T;
+        assert_eq!(
+            states,
+            [T::Established, T::Closed, T::Closed, T::Established]
+        );
+    }
+}

@@ -1,0 +1,401 @@
+//! The table: index, entries, and the lock of those who change it.
+
+use std::collections::VecDeque;
+
+use wire::{Protocol, TcpHeader};
+
+use crate::entry::{Entry, Flow, FlowId, Kind};
+use crate::index::{Index, Place};
+use crate::key::{Direction, FlowKey, Hasher, Side};
+use crate::lane::{FlowState, Lane, LaneCounters, Timeouts};
+use crate::sync::{Mutex, MutexGuard};
+
+/// How long an entry rests before another flow gets it: far longer than a batch takes, so
+/// that a worker which found the old flow has finished counting on it.
+const REST_NS: u64 = 100_000_000;
+
+/// A flow to be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewFlow<const K: usize = 2> {
+    /// The key of the original direction.
+    pub orig: FlowKey<K>,
+    /// The key of the reply direction.
+    pub reply: FlowKey<K>,
+    /// What makes it.
+    pub kind: Kind,
+    /// The policy that judged it.
+    pub generation: u32,
+}
+
+/// Why a flow was not made. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InsertError<const K: usize = 2> {
+    /// The original key has a flow already: another worker was first. Use its flow.
+    Exists(Hit<K>),
+    /// Another flow has the reply key: choose another port.
+    ReplyTaken,
+    /// No room. Live flows are never evicted.
+    Full,
+}
+
+/// A flow found, and which of its directions the key was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hit<const K: usize = 2> {
+    /// Names the flow.
+    pub id: FlowId,
+    /// The direction that the key belongs to.
+    pub direction: Direction,
+    /// The flow.
+    pub flow: Flow<K>,
+}
+
+impl Hit<2> {
+    /// The tuple that a packet of this direction leaves with: the reverse of what
+    /// answers to it carry when they arrive.
+    #[must_use]
+    pub const fn translated(&self) -> wire::Tuple {
+        match self.direction {
+            Direction::Original => self.flow.reply.tuple().reversed(),
+            Direction::Reply => self.flow.orig.tuple().reversed(),
+        }
+    }
+
+    /// The side that a packet of this direction leaves by: where its answers come in.
+    #[must_use]
+    pub const fn leaves_by(&self) -> Side {
+        match self.direction {
+            Direction::Original => self.flow.reply.side(),
+            Direction::Reply => self.flow.orig.side(),
+        }
+    }
+}
+
+/// A reading of one flow with its counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowSnapshot<const K: usize = 2> {
+    /// Names the flow.
+    pub id: FlowId,
+    /// The flow.
+    pub flow: Flow<K>,
+    /// Where it stands.
+    pub state: FlowState,
+    /// The original direction.
+    pub orig: LaneCounters,
+    /// The reply direction.
+    pub reply: LaneCounters,
+}
+
+impl<const K: usize> FlowSnapshot<K> {
+    /// When a packet of either direction was last seen; its making counts as one.
+    #[must_use]
+    pub fn last_seen_ns(&self) -> u64 {
+        self.orig
+            .last_seen_ns
+            .max(self.reply.last_seen_ns)
+            .max(self.flow.created_ns)
+    }
+
+    /// When the flow goes if nothing more is seen of it.
+    #[must_use]
+    pub fn expires_ns(&self, timeouts: &Timeouts) -> u64 {
+        self.last_seen_ns().saturating_add(timeouts.of(self.state))
+    }
+}
+
+/// How full the table is: `live + resting + free == capacity` at every moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Counts {
+    /// Flows.
+    pub live: usize,
+    /// Places that a flow has just left.
+    pub resting: usize,
+    /// Places for new flows.
+    pub free: usize,
+    /// All places.
+    pub capacity: usize,
+}
+
+/// What only the holder of the lock may see.
+struct Ledger {
+    /// Entries that were never used: all from here on.
+    unused: u32,
+    /// Entries given back, oldest first, with the time.
+    resting: VecDeque<(u32, u64)>,
+    live: usize,
+}
+
+/// The table of all flows of one address family.
+pub struct FlowTable<const K: usize = 2> {
+    hasher: Hasher,
+    index: Index,
+    entries: Box<[Entry<K>]>,
+    ledger: Mutex<Ledger>,
+}
+
+impl<const K: usize> FlowTable<K> {
+    /// A table for `capacity` flows (at most 2^30); `seed` keys the hash and must be unpredictable.
+    #[must_use]
+    pub fn new(capacity: usize, seed: u64) -> Self {
+        let capacity = capacity.clamp(1, 1 << 30);
+        Self {
+            hasher: Hasher::new(seed),
+            index: Index::new(capacity),
+            entries: std::iter::repeat_with(Entry::new).take(capacity).collect(),
+            ledger: Mutex::new(Ledger {
+                unused: 0,
+                resting: VecDeque::new(),
+                live: 0,
+            }),
+        }
+    }
+
+    /// Finds the flow of a key.
+    #[must_use]
+    pub fn lookup(&self, key: &FlowKey<K>) -> Option<Hit<K>> {
+        self.lookup_hashed(self.hasher.hash(key), key)
+    }
+
+    /// Finds the flows of many keys: `hits` gets one answer per key, in order.
+    ///
+    /// The keys are hashed before the first bucket is read, so that the bucket loads do
+    /// not wait for one another. At most `hits.len()` keys are looked at.
+    pub fn lookup_batch(&self, keys: &[Option<FlowKey<K>>], hits: &mut [Option<Hit<K>>]) {
+        const CHUNK: usize = 32;
+        for (keys, hits) in keys.chunks(CHUNK).zip(hits.chunks_mut(CHUNK)) {
+            let mut hashes = [0; CHUNK];
+            for (hash, key) in hashes.iter_mut().zip(keys) {
+                *hash = key.as_ref().map_or(0, |key| self.hasher.hash(key));
+            }
+            for ((hit, key), hash) in hits.iter_mut().zip(keys).zip(hashes) {
+                *hit = key.as_ref().and_then(|key| self.lookup_hashed(hash, key));
+            }
+        }
+    }
+
+    fn lookup_hashed(&self, hash: u64, key: &FlowKey<K>) -> Option<Hit<K>> {
+        self.index
+            .candidates(hash)
+            .find_map(|Place { idx, direction }| {
+                let (version, flow) = self.entries[idx as usize].read()?;
+                let own = match direction {
+                    Direction::Original => &flow.orig,
+                    Direction::Reply => &flow.reply,
+                };
+                (own == key).then_some(Hit {
+                    id: FlowId { idx, version },
+                    direction,
+                    flow,
+                })
+            })
+    }
+
+    /// Makes a flow: both directions or none.
+    ///
+    /// # Errors
+    /// [`InsertError`] says what stands in the way; the table is as before.
+    pub fn insert(&self, new: &NewFlow<K>, now_ns: u64) -> Result<Hit<K>, InsertError<K>> {
+        let mut ledger = self.lock();
+        if let Some(hit) = self.lookup(&new.orig) {
+            return Err(InsertError::Exists(hit));
+        }
+        if self.lookup(&new.reply).is_some() || new.orig == new.reply {
+            return Err(InsertError::ReplyTaken);
+        }
+        let idx = ledger
+            .take(self.entries.len(), now_ns)
+            .ok_or(InsertError::Full)?;
+        let flow = Flow {
+            orig: new.orig,
+            reply: new.reply,
+            kind: new.kind,
+            generation: new.generation,
+            created_ns: now_ns,
+        };
+        let entry = &self.entries[idx as usize];
+        entry.orig_lane.clear();
+        entry.reply_lane.clear();
+        let version = entry.write(Some(&flow));
+        let [orig, reply] = self.places(idx, &flow);
+        if !self.index.put(orig.0, orig.1) {
+            entry.write(None);
+            ledger.put(idx, now_ns);
+            return Err(InsertError::Full);
+        }
+        if !self.index.put(reply.0, reply.1) {
+            self.index.take(orig.0, orig.1);
+            entry.write(None);
+            ledger.put(idx, now_ns);
+            return Err(InsertError::Full);
+        }
+        Ok(Hit {
+            id: FlowId { idx, version },
+            direction: Direction::Original,
+            flow,
+        })
+    }
+
+    /// Removes a flow, both directions at once; `None` if it had gone already.
+    pub fn remove(&self, id: FlowId, now_ns: u64) -> Option<FlowSnapshot<K>> {
+        let mut ledger = self.lock();
+        let snapshot = self.snapshot(id)?;
+        for (hash, place) in self.places(id.idx, &snapshot.flow) {
+            self.index.take(hash, place);
+        }
+        self.entries[id.idx as usize].write(None);
+        ledger.put(id.idx, now_ns);
+        Some(snapshot)
+    }
+
+    fn places(&self, idx: u32, flow: &Flow<K>) -> [(u64, Place); 2] {
+        [
+            (&flow.orig, Direction::Original),
+            (&flow.reply, Direction::Reply),
+        ]
+        .map(|(key, direction)| (self.hasher.hash(key), Place { idx, direction }))
+    }
+
+    /// Counts a packet of `bytes` bytes on the flow's direction, and follows TCP.
+    pub fn record(&self, hit: &Hit<K>, now_ns: u64, bytes: u64, tcp: Option<&TcpHeader>) {
+        let (own, other) = self.lanes(hit);
+        own.count(now_ns, bytes);
+        if let Some(header) = tcp {
+            own.mark_tcp(other, header);
+        }
+    }
+
+    fn lanes(&self, hit: &Hit<K>) -> (&Lane, &Lane) {
+        let entry = &self.entries[hit.id.idx as usize];
+        match hit.direction {
+            Direction::Original => (&entry.orig_lane, &entry.reply_lane),
+            Direction::Reply => (&entry.reply_lane, &entry.orig_lane),
+        }
+    }
+
+    /// Reads one flow; `None` if it has gone.
+    #[must_use]
+    pub fn snapshot(&self, id: FlowId) -> Option<FlowSnapshot<K>> {
+        self.snapshot_at(id.idx)
+            .filter(|snapshot| snapshot.id == id)
+    }
+
+    fn snapshot_at(&self, idx: u32) -> Option<FlowSnapshot<K>> {
+        let entry = self.entries.get(idx as usize)?;
+        let (version, flow) = entry.read()?;
+        let (orig, reply) = (entry.orig_lane.read(), entry.reply_lane.read());
+        let state = if K == 2 && proto_of(&flow) == Protocol::TCP {
+            FlowState::of_tcp(&orig, &reply)
+        } else {
+            FlowState::of_other(&reply)
+        };
+        Some(FlowSnapshot {
+            id: FlowId { idx, version },
+            flow,
+            state,
+            orig,
+            reply,
+        })
+    }
+
+    /// Whether a SYN with this sequence number opens a new connection on the tuple of this
+    /// flow: the old one is over, or never got further than a SYN with another number.
+    #[must_use]
+    pub fn is_reopened_by(&self, hit: &Hit<K>, isn: u32) -> bool {
+        let Some(snapshot) = self.snapshot(hit.id) else {
+            return true;
+        };
+        let lane = match hit.direction {
+            Direction::Original => &snapshot.orig,
+            Direction::Reply => &snapshot.reply,
+        };
+        match snapshot.state {
+            FlowState::Closed | FlowState::Closing => lane.isn() != Some(isn),
+            FlowState::SynSent => lane.isn().is_some_and(|seen| seen != isn),
+            FlowState::SynReceived
+            | FlowState::Established
+            | FlowState::HalfClosed
+            | FlowState::Unreplied
+            | FlowState::Replied => false,
+        }
+    }
+
+    /// All flows, each read whole; flows made or removed meanwhile may or may not appear.
+    pub fn iter(&self) -> impl Iterator<Item = FlowSnapshot<K>> + '_ {
+        let used = self.lock().unused;
+        (0..used).filter_map(|idx| self.snapshot_at(idx))
+    }
+
+    /// Looks at the next `budget` entries from `cursor` on and removes those whose time is
+    /// over, telling `gone` of each. Returns how many went. `cursor` wraps by itself.
+    pub fn expire(
+        &self,
+        cursor: &mut u32,
+        budget: u32,
+        now_ns: u64,
+        timeouts: &Timeouts,
+        mut gone: impl FnMut(&FlowSnapshot<K>),
+    ) -> usize {
+        let used = self.lock().unused;
+        let mut removed = 0;
+        for _ in 0..budget.min(used) {
+            if *cursor >= used {
+                *cursor = 0;
+            }
+            let over = self
+                .snapshot_at(*cursor)
+                .filter(|s| s.expires_ns(timeouts) <= now_ns);
+            *cursor += 1;
+            if let Some(snapshot) = over.and_then(|s| self.remove(s.id, now_ns)) {
+                removed += 1;
+                gone(&snapshot);
+            }
+        }
+        removed
+    }
+
+    /// How full the table is.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let ledger = self.lock();
+        let capacity = self.entries.len();
+        Counts {
+            live: ledger.live,
+            resting: ledger.resting.len(),
+            free: capacity - ledger.unused as usize,
+            capacity,
+        }
+    }
+
+    /// A writer that panicked while holding the lock left the ledger whole: it is changed
+    /// last, by single steps that cannot panic.
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn proto_of<const K: usize>(flow: &Flow<K>) -> Protocol {
+    // The last word of every key ends in protocol and side.
+    Protocol(flow.orig.0.last().map_or(0, |word| (word >> 8) as u8))
+}
+
+impl Ledger {
+    fn take(&mut self, capacity: usize, now_ns: u64) -> Option<u32> {
+        let rested = |&(_, since): &(u32, u64)| now_ns.saturating_sub(since) >= REST_NS;
+        let idx = if self.resting.front().is_some_and(rested) {
+            self.resting.pop_front()?.0
+        } else if (self.unused as usize) < capacity {
+            self.unused += 1;
+            self.unused - 1
+        } else {
+            return None;
+        };
+        self.live += 1;
+        Some(idx)
+    }
+
+    fn put(&mut self, idx: u32, now_ns: u64) {
+        self.live -= 1;
+        self.resting.push_back((idx, now_ns));
+    }
+}

@@ -1,0 +1,132 @@
+//! A worker's packet memory and the ledger of its frames.
+
+use std::num::NonZeroU32;
+
+use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
+use xsk_rs::{FrameDesc, Umem};
+
+use crate::error::{Error, system_error};
+
+/// Bytes of a chunk. 2048 would do for most drivers, but igb corrupts frames over 1024
+/// bytes in zero-copy mode with it, and a page per frame is what every driver can take.
+pub const CHUNK_BYTES: u32 = 4096;
+/// What the kernel keeps free in front of a received frame (`XDP_PACKET_HEADROOM`).
+const KERNEL_HEADROOM: u32 = 256;
+/// The largest frame that a chunk can hold.
+pub const MAX_FRAME_BYTES: u32 = CHUNK_BYTES - KERNEL_HEADROOM;
+
+/// The right to touch one chunk, with a frame in it. Neither `Clone` nor `Copy`: rings
+/// take it by value.
+#[derive(Debug)]
+#[must_use = "a frame that is lost is a chunk that never comes back"]
+pub struct Frame(pub(crate) FrameDesc);
+
+impl Frame {
+    /// Bytes of the frame.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.lengths().data()
+    }
+
+    /// Whether the frame has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Where the chunks of a region are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ledger {
+    /// All.
+    pub total: u32,
+    /// In nobody's hands.
+    pub free: u32,
+    /// With the kernel, to receive into or received and not yet taken.
+    pub filled: u32,
+    /// With the kernel, to be sent or being sent.
+    pub sending: u32,
+}
+
+impl Ledger {
+    /// Whether every chunk is accounted for. True whenever no batch is being worked on.
+    #[must_use]
+    pub const fn is_conserved(&self) -> bool {
+        self.total == self.free + self.filled + self.sending
+    }
+}
+
+/// Packet memory of one worker, shared by all of its sockets: a frame received by one
+/// leaves by another from the chunk that it came in.
+pub struct Region {
+    pub(crate) umem: Umem,
+    pub(crate) free: Vec<FrameDesc>,
+    total: u32,
+}
+
+impl Region {
+    /// Registers memory for `frames` frames, for rings of `ring` entries (a power of two).
+    ///
+    /// # Errors
+    /// [`Error::Region`] if the kernel refuses.
+    pub fn new(frames: NonZeroU32, ring: u32) -> Result<Self, Error> {
+        let error = |source| Error::Region {
+            frames: frames.get(),
+            source,
+        };
+        let other = |text: String| error(std::io::Error::other(text));
+        let ring = QueueSize::new(ring).map_err(|e| other(e.to_string()))?;
+        let config = UmemConfig::builder()
+            .frame_size(FrameSize::new(CHUNK_BYTES).map_err(|e| other(e.to_string()))?)
+            .fill_queue_size(ring)
+            .comp_queue_size(ring)
+            .build()
+            .map_err(|e| other(e.to_string()))?;
+        let (umem, free) = Umem::new(config, frames, false).map_err(|e| error(system_error(&e)))?;
+        Ok(Self {
+            umem,
+            free,
+            total: frames.get(),
+        })
+    }
+
+    /// The bytes of a frame.
+    pub fn bytes<'a>(&'a self, frame: &'a mut Frame) -> &'a mut [u8] {
+        let len = frame.len();
+        // SAFETY: a `Frame` is made by this crate only, from descriptors of its one region,
+        // is in no ring while it exists, and is borrowed mutably: nothing else touches it.
+        let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
+        let start = data.contents_mut().as_mut_ptr();
+        // SAFETY: the same `len` bytes that `contents_mut` has just handed out, which live as
+        // long as the region; the borrow of `frame` keeps them exclusive for `'a`.
+        unsafe { std::slice::from_raw_parts_mut(start, len) }
+    }
+
+    /// Cuts a frame; longer than it is it does not get.
+    pub fn shorten(&self, frame: &mut Frame, len: usize) {
+        let len = len.min(frame.len());
+        // SAFETY: as in `bytes`.
+        let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
+        data.cursor().set_pos(len);
+    }
+
+    /// Takes a frame back.
+    pub fn put(&mut self, frame: Frame) {
+        self.free.push(frame.0);
+    }
+
+    /// The ledger's part that the region knows; the lanes know the rest.
+    #[must_use]
+    pub fn ledger<'a>(&self, lanes: impl IntoIterator<Item = &'a crate::Lane>) -> Ledger {
+        let start = Ledger {
+            total: self.total,
+            free: self.free.len() as u32,
+            ..Ledger::default()
+        };
+        lanes.into_iter().fold(start, |sum, lane| Ledger {
+            filled: sum.filled + lane.filled(),
+            sending: sum.sending + lane.sending(),
+            ..sum
+        })
+    }
+}
