@@ -1,0 +1,303 @@
+//! The table against a naive model, under random operations and from several threads.
+
+#![cfg(not(loom))]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use proptest::prelude::*;
+use tables::{
+    Direction, FlowKey, FlowState, FlowTable, Hit, InsertError, Kind, NewFlow, Side, Timeouts,
+};
+use wire::{Endpoint, Protocol, TcpFlags, TcpHeader, Tuple};
+
+fn tuple(n: u16, server: u8) -> Tuple {
+    Tuple {
+        proto: Protocol::TCP,
+        src: Endpoint::new([10, 0, 0, 1].into(), n),
+        dst: Endpoint::new([198, 51, 100, server].into(), 80),
+    }
+}
+
+fn new_flow(orig: u16, server: u8, reply: u16) -> NewFlow {
+    let reply = Tuple {
+        proto: Protocol::TCP,
+        src: Endpoint::new([10, 0, 0, 254].into(), 50080),
+        dst: Endpoint::new([10, 0, 0, 1].into(), reply),
+    };
+    NewFlow {
+        orig: FlowKey::new(Side::Wire, &tuple(orig, server)),
+        reply: FlowKey::new(Side::Host, &reply),
+        kind: Kind::Redirect,
+        generation: 7,
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Insert { orig: u16, server: u8, reply: u16 },
+    Remove { nth: usize },
+    Lookup { orig: u16, server: u8 },
+    LookupReply { reply: u16 },
+    Wait { ns: u64 },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    // Few names, so that clashes are common.
+    prop_oneof![
+        4 => (0_u16..12, 0_u8..3, 0_u16..12)
+            .prop_map(|(orig, server, reply)| Op::Insert { orig, server, reply }),
+        3 => any::<usize>().prop_map(|nth| Op::Remove { nth }),
+        3 => (0_u16..12, 0_u8..3).prop_map(|(orig, server)| Op::Lookup { orig, server }),
+        2 => (0_u16..12).prop_map(|reply| Op::LookupReply { reply }),
+        1 => (0_u64..200_000_000).prop_map(|ns| Op::Wait { ns }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn behaves_like_two_plain_maps(
+        ops in proptest::collection::vec(op(), 1..120), capacity in 1_usize..12, seed: u64,
+    ) {
+        let table = FlowTable::<2>::new(capacity, seed);
+        let mut live: Vec<(NewFlow, Hit)> = Vec::new();
+        let mut by_key: HashMap<FlowKey, Direction> = HashMap::new();
+        let mut now_ns = 1;
+        for op in ops {
+            match op {
+                Op::Insert { orig, server, reply } => {
+                    let new = new_flow(orig, server, reply);
+                    match table.insert(&new, now_ns) {
+                        Ok(hit) => {
+                            prop_assert!(!by_key.contains_key(&new.orig));
+                            prop_assert!(!by_key.contains_key(&new.reply));
+                            prop_assert!(live.iter().all(|(_, other)| other.id != hit.id));
+                            by_key.insert(new.orig, Direction::Original);
+                            by_key.insert(new.reply, Direction::Reply);
+                            live.push((new, hit));
+                        }
+                        Err(InsertError::Exists(hit)) => {
+                            prop_assert!(live.iter().any(|(n, h)| n.orig == new.orig && h.id == hit.id));
+                        }
+                        Err(InsertError::ReplyTaken) => {
+                            prop_assert!(!by_key.contains_key(&new.orig));
+                            prop_assert!(by_key.contains_key(&new.reply));
+                        }
+                        Err(InsertError::Full) => {
+                            let counts = table.counts();
+                            prop_assert_eq!(counts.free, 0);
+                            prop_assert!(live.len() + counts.resting == capacity);
+                        }
+                    }
+                }
+                Op::Remove { nth } if !live.is_empty() => {
+                    let (new, hit) = live.swap_remove(nth % live.len());
+                    let gone = table.remove(hit.id, now_ns);
+                    prop_assert_eq!(gone.map(|s| s.flow), Some(hit.flow));
+                    prop_assert!(table.remove(hit.id, now_ns).is_none(), "removed twice");
+                    by_key.remove(&new.orig);
+                    by_key.remove(&new.reply);
+                }
+                Op::Remove { .. } => {}
+                Op::Lookup { orig, server } => {
+                    let key = FlowKey::new(Side::Wire, &tuple(orig, server));
+                    let want = live.iter().find(|(n, _)| n.orig == key).map(|(_, h)| h.id);
+                    prop_assert_eq!(table.lookup(&key).map(|h| h.id), want);
+                    // The same tuple from the other side is nobody's.
+                    let forged = FlowKey::new(Side::Host, &tuple(orig, server));
+                    prop_assert!(table.lookup(&forged).is_none());
+                }
+                Op::LookupReply { reply } => {
+                    let key = new_flow(0, 0, reply).reply;
+                    let mut hits = [None];
+                    table.lookup_batch(&[Some(key)], &mut hits);
+                    let want = live.iter().find(|(n, _)| n.reply == key).map(|(_, h)| h.id);
+                    prop_assert_eq!(hits[0].map(|h| (h.id, h.direction)), want.map(|id| (id, Direction::Reply)));
+                }
+                Op::Wait { ns } => now_ns += ns,
+            }
+            let counts = table.counts();
+            prop_assert_eq!(counts.live, live.len());
+            prop_assert_eq!(counts.live + counts.resting + counts.free, counts.capacity);
+            prop_assert_eq!(table.iter().count(), live.len());
+        }
+    }
+}
+
+#[test]
+fn a_full_table_keeps_every_live_flow_and_refuses_new_ones() {
+    let table = FlowTable::<2>::new(5000, 3);
+    for n in 0..5000 {
+        table.insert(&new_flow(n, 1, n), 1).unwrap();
+    }
+    assert_eq!(
+        table.insert(&new_flow(6000, 1, 6000), 1),
+        Err(InsertError::Full)
+    );
+    for n in 0..5000 {
+        assert!(table.lookup(&new_flow(n, 1, n).orig).is_some());
+        assert!(table.lookup(&new_flow(n, 1, n).reply).is_some());
+    }
+    assert_eq!(table.counts().live, 5000);
+}
+
+#[test]
+fn an_entry_rests_before_another_flow_gets_it() {
+    let table = FlowTable::<2>::new(1, 3);
+    let old = table.insert(&new_flow(1, 1, 1), 1).unwrap();
+    table.remove(old.id, 1000);
+    assert_eq!(
+        table.insert(&new_flow(2, 1, 2), 2000),
+        Err(InsertError::Full)
+    );
+    let new = table.insert(&new_flow(2, 1, 2), 200_000_000).unwrap();
+    assert_ne!(old.id, new.id);
+    assert!(table.snapshot(old.id).is_none(), "an old id names nothing");
+    assert!(table.remove(old.id, 200_000_001).is_none());
+}
+
+fn segment(flags: u8, seq: u32) -> TcpHeader {
+    TcpHeader {
+        flags: TcpFlags(flags),
+        seq,
+        ack: 0,
+        payload_bytes: 0,
+    }
+}
+
+#[test]
+fn flows_expire_by_their_state_both_directions_at_once() {
+    const SECOND: u64 = 1_000_000_000;
+    let table = FlowTable::<2>::new(64, 3);
+    let timeouts = Timeouts::default();
+    let hits: Vec<Hit> = (0..3)
+        .map(|n| table.insert(&new_flow(n, 1, n), SECOND).unwrap())
+        .collect();
+    let reply = |hit: &Hit| Hit {
+        direction: Direction::Reply,
+        ..*hit
+    };
+    // One reset, one open, one with a SYN only.
+    table.record(&hits[0], SECOND, 40, Some(&segment(TcpFlags::RST, 1)));
+    table.record(&hits[1], SECOND, 40, Some(&segment(TcpFlags::SYN, 1)));
+    table.record(
+        &reply(&hits[1]),
+        SECOND,
+        40,
+        Some(&segment(TcpFlags::SYN | TcpFlags::ACK, 1)),
+    );
+    table.record(&hits[1], SECOND, 40, Some(&segment(TcpFlags::ACK, 2)));
+    table.record(&hits[2], SECOND, 40, Some(&segment(TcpFlags::SYN, 1)));
+    let states: Vec<FlowState> = table.iter().map(|s| s.state).collect();
+    assert_eq!(
+        states,
+        [
+            FlowState::Closed,
+            FlowState::Established,
+            FlowState::SynSent
+        ]
+    );
+
+    let mut cursor = 0;
+    let mut gone_at = |seconds: u64| {
+        let mut gone = Vec::new();
+        table.expire(&mut cursor, 1000, seconds * SECOND, &timeouts, |s| {
+            gone.push(s.id)
+        });
+        gone
+    };
+    assert_eq!(gone_at(70), []);
+    assert_eq!(gone_at(71), [hits[0].id]);
+    assert_eq!(gone_at(240), []);
+    assert_eq!(gone_at(241), [hits[2].id]);
+    assert_eq!(gone_at(7440), []);
+    assert_eq!(gone_at(7441), [hits[1].id]);
+    for n in 0..3 {
+        assert!(table.lookup(&new_flow(n, 1, n).orig).is_none());
+        assert!(table.lookup(&new_flow(n, 1, n).reply).is_none());
+    }
+}
+
+#[test]
+fn a_syn_reopens_what_is_over_and_nothing_else() {
+    let table = FlowTable::<2>::new(8, 3);
+    let hit = table.insert(&new_flow(1, 1, 1), 1).unwrap();
+    let reply = Hit {
+        direction: Direction::Reply,
+        ..hit
+    };
+    table.record(&hit, 1, 40, Some(&segment(TcpFlags::SYN, 100)));
+    assert!(
+        !table.is_reopened_by(&hit, 100),
+        "a retransmitted SYN is the same connection"
+    );
+    assert!(
+        table.is_reopened_by(&hit, 101),
+        "another number is another attempt"
+    );
+    table.record(
+        &reply,
+        1,
+        40,
+        Some(&segment(TcpFlags::SYN | TcpFlags::ACK, 9)),
+    );
+    table.record(&hit, 1, 40, Some(&segment(TcpFlags::ACK, 101)));
+    assert!(
+        !table.is_reopened_by(&hit, 999),
+        "an open connection is the proxy's to judge"
+    );
+    table.record(&reply, 1, 40, Some(&segment(TcpFlags::RST, 10)));
+    assert!(table.is_reopened_by(&hit, 999));
+}
+
+/// Two workers race to insert the same tuples while a third removes and a reader looks:
+/// one flow per tuple, never a hit that is another's.
+#[test]
+fn racing_workers_end_with_one_flow_per_tuple() {
+    const NAMES: u16 = 64;
+    let table = FlowTable::<2>::new(4096, 5);
+    let clock = AtomicU64::new(1);
+    let made = AtomicU64::new(0);
+    let removed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for worker in 0..2_u16 {
+            let (table, clock, made) = (&table, &clock, &made);
+            scope.spawn(move || {
+                for round in 0..20_000_u32 {
+                    let n = (round as u16).wrapping_mul(13) % NAMES;
+                    let now_ns = clock.fetch_add(1_000_000, Ordering::Relaxed);
+                    let new = new_flow(n, 1, n + worker * NAMES);
+                    match table.insert(&new, now_ns) {
+                        Ok(_) => {
+                            made.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(InsertError::Exists(hit)) => assert_eq!(hit.flow.orig, new.orig),
+                        Err(InsertError::ReplyTaken) => panic!("reply names are apart"),
+                        Err(InsertError::Full) => {}
+                    }
+                }
+            });
+        }
+        let (table, clock, removed) = (&table, &clock, &removed);
+        scope.spawn(move || {
+            for round in 0..20_000_u32 {
+                let n = (round as u16).wrapping_mul(7) % NAMES;
+                if let Some(hit) = table.lookup(&new_flow(n, 1, 0).orig) {
+                    assert_eq!(hit.flow.orig.tuple(), tuple(n, 1));
+                    if table
+                        .remove(hit.id, clock.load(Ordering::Relaxed))
+                        .is_some()
+                    {
+                        removed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+    });
+    let live = table.counts().live as u64;
+    assert_eq!(live, made.into_inner() - removed.into_inner());
+    assert_eq!(live, table.iter().count() as u64);
+    assert!(live <= u64::from(NAMES));
+}
