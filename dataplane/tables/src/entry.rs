@@ -195,7 +195,7 @@ mod models {
         }
     }
 
-    /// Fails if either fence, or the Acquire or Release of `version`, is weakened.
+    /// Fails if either fence is removed.
     #[test]
     fn a_reader_sees_one_flow_or_none_never_a_mix() {
         loom::model(|| {
