@@ -1,1 +1,30 @@
-//! To be written.
+//! The steering programs and their loader: which frame the kernel gets, which
+//! one the worker's socket, and how the programs get onto an interface and off.
+//!
+//! Invariant: attachments are by netlink (XDP) and clsact (tc), never by a link
+//! that a file descriptor holds, so that they stay when the daemon goes.
+//! Never here: sockets, frames, rules, or the creation of links.
+//!
+//! All calls act on the network namespace of the calling thread.
+
+mod attach;
+mod counters;
+mod error;
+mod ffi;
+mod host;
+mod messages;
+mod object;
+mod port;
+mod qdisc;
+mod records;
+mod stale;
+mod tc;
+mod xdp;
+
+pub use error::Error;
+pub use host::{Delivery, HostConfig, HostHook, HostProgram};
+pub use object::DryRun;
+pub use port::{PortConfig, PortHook, PortProgram};
+pub use records::{Direction, MAX_ADDRESSES, MAX_MANAGEMENT, MAX_TAKEN, Mac, Management, Taken};
+pub use stale::{Stale, detach_stale, stale};
+pub use xdp::{Mode, ProgramInfo};

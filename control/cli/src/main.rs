@@ -1,2 +1,28 @@
-//! To be written.
-fn main() {}
+//! `xtproxy`: asks and tells the running daemon.
+//!
+//! Exit codes: 0 done, 1 refused or failed, 2 usage.
+
+mod arguments;
+mod document;
+mod run;
+mod show;
+
+use std::io;
+use std::process::ExitCode;
+
+use crate::arguments::Arguments;
+use crate::run::Failed;
+
+fn main() -> ExitCode {
+    match run::run(Arguments::checked()) {
+        // Whoever reads our output has had enough: no failure.
+        Err(Failed::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failed) => {
+            eprintln!("xtproxy: {failed}");
+            ExitCode::FAILURE
+        }
+        Ok(()) => ExitCode::SUCCESS,
+    }
+}

@@ -1,1 +1,176 @@
-//! To be written.
+//! The control thread: answers `xtproxy` and proxies, expires flows, collects examples
+//! of drops.
+//!
+//! Invariants: whatever comes in by the sockets is hostile and can neither stop the
+//! daemon nor hold up its workers; every file descriptor that a client sends is closed.
+//! Never here: packets, netlink writes, files but the sockets.
+//!
+//! Two sockets: `control.sock` for root, whose conversations are tasks of the control
+//! thread, and `client.sock` for proxies of any user, whose conversations have threads
+//! of their own. Closing what a stranger sent can block (a lingering socket, a file of a
+//! FUSE file system), and then it may only block the stranger.
+
+mod answers;
+mod clients;
+mod control;
+mod decode;
+mod diag;
+mod examples;
+mod flows;
+mod lines;
+mod original;
+mod sockets;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pipeline::Examples;
+use protocol::{CLIENT_SOCKET, CONTROL_SOCKET};
+use tables::{FlowTable, Timeouts};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::answers::Answers;
+use crate::clients::Clients;
+use crate::sockets::Listening;
+
+/// How often flows are expired and examples are collected.
+const UPKEEP_EVERY: Duration = Duration::from_millis(100);
+/// How many control connections there may be at once.
+const CONTROL_CONNECTIONS_MAX: usize = 32;
+
+/// What the daemon alone knows. Called on the control thread: answers come from memory
+/// or from one quick system call.
+pub trait Machine: Send + Sync {
+    /// Now, by the clock of the flow table.
+    fn now_ns(&self) -> u64;
+    /// All but the flow counts, which the server fills in.
+    fn status(&self) -> protocol::Status;
+    /// The ports, in the order of the configuration.
+    fn ports(&self) -> Vec<protocol::Port>;
+    /// What XDP programs and rings counted, per port.
+    fn port_stats(&self) -> Vec<protocol::PortStats>;
+    /// Where the frames of worker `id` are.
+    fn frames(&self, id: u32) -> protocol::Counters;
+    /// What worker `id` counted besides the pipeline's counters.
+    fn loop_counters(&self, id: u32) -> protocol::Counters;
+    /// The rules in force.
+    fn rules(&self) -> protocol::Rules;
+}
+
+/// What the server reads of one worker.
+#[derive(Clone, Debug)]
+pub struct WorkerSource {
+    /// Its number.
+    pub id: u32,
+    /// Its core, if it is pinned.
+    pub core: Option<u32>,
+    /// Its counters.
+    pub counters: Arc<pipeline::Counters>,
+    /// Where it leaves examples of drops. The server takes them out.
+    pub examples: Arc<Examples>,
+}
+
+/// All that answers are made of.
+#[derive(Clone)]
+pub struct Sources {
+    /// The flow table.
+    pub flows: Arc<FlowTable>,
+    /// How long idle flows live.
+    pub timeouts: Timeouts,
+    /// The workers.
+    pub workers: Vec<WorkerSource>,
+    /// The rest.
+    pub machine: Arc<dyn Machine>,
+}
+
+/// Why the server cannot begin.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A socket could not be made.
+    #[error("{}: {source}: is the runtime directory there, and writable?", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Something else stands where a socket should be.
+    #[error("{}: is no socket: move it away, or choose another runtime directory", path.display())]
+    Occupied {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The kernel cannot be asked about sockets.
+    #[error(
+        "the kernel does not answer questions about TCP sockets ({0}): it needs CONFIG_INET_TCP_DIAG (module tcp_diag)"
+    )]
+    NoSocketDiag(io::Error),
+}
+
+/// The control sockets, and what stands behind them.
+pub struct Server {
+    control: Listening,
+    client: Listening,
+    answers: Arc<Answers>,
+}
+
+impl Server {
+    /// Makes the sockets in `dir`, in place of stale ones. The caller holds the lock of
+    /// the directory, so that no other daemon lives there.
+    ///
+    /// # Errors
+    /// When a socket cannot be made, or the kernel lacks what `original_destination` needs.
+    pub fn bind(dir: &Path, sources: Sources) -> Result<Self, Error> {
+        diag::probe().map_err(Error::NoSocketDiag)?;
+        Ok(Self {
+            control: Listening::bind(&dir.join(CONTROL_SOCKET), 0o600)?,
+            client: Listening::bind(&dir.join(CLIENT_SOCKET), 0o666)?,
+            answers: Arc::new(Answers::new(sources)),
+        })
+    }
+
+    /// Serves until `shutdown` is done; then the sockets are gone and every connection is
+    /// closed. Needs a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch the sockets.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        let Self {
+            control,
+            client,
+            answers,
+        } = self;
+        let control_listener = control.listener()?;
+        let client_listener = client.listener()?;
+        let clients = Clients::new(Arc::clone(&answers));
+        let mut conversations = JoinSet::new();
+        let mut upkeep = interval(UPKEEP_EVERY);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut cursor = 0;
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => break,
+                _ = upkeep.tick() => answers.upkeep(&mut cursor),
+                accepted = control_listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        let busy = conversations.len() >= CONTROL_CONNECTIONS_MAX;
+                        conversations.spawn(control::converse(stream, Arc::clone(&answers), busy));
+                    }
+                    Err(error) => sockets::rest_after(&error).await,
+                },
+                accepted = client_listener.accept() => match accepted {
+                    Ok((stream, _)) => clients.begin(stream),
+                    Err(error) => sockets::rest_after(&error).await,
+                },
+                Some(_) = conversations.join_next() => {}
+            }
+        }
+        clients.end();
+        Ok(())
+    }
+}

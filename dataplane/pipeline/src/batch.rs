@@ -8,7 +8,7 @@ use tables::{Direction, FlowKey, FlowTable, Hit, Side};
 use wire::{Fragment, Headers, TcpHeader, Transport, Tuple};
 
 use crate::counters::{Counters, Event};
-use crate::drops::{DropReason, ExampleClock, Examples};
+use crate::drops::{DropExample, DropReason, ExampleClock, Examples};
 use crate::marks::Mark;
 use crate::view::{SharedView, View};
 
@@ -22,6 +22,16 @@ pub enum Ingress {
     Port(PortId),
     /// The host port.
     HostPort,
+}
+
+impl Ingress {
+    /// The side that most of its frames come from.
+    const fn side(self) -> Side {
+        match self {
+            Self::Port(_) => Side::Wire,
+            Self::HostPort => Side::Host,
+        }
+    }
 }
 
 /// What becomes of a frame. The frame has been changed as it needs to be.
@@ -98,6 +108,10 @@ pub(crate) struct Stage<'a> {
     pub(crate) worker: usize,
     pub(crate) port_seed: &'a mut u64,
     pub(crate) now_ns: u64,
+    examples: &'a Examples,
+    example_clock: &'a mut ExampleClock,
+    /// Whether this batch has made or removed a flow: what was looked up before may be wrong then.
+    pub(crate) flows_changed: bool,
 }
 
 impl Pipeline {
@@ -170,6 +184,9 @@ impl Pipeline {
             worker: self.worker,
             port_seed: &mut self.port_seed,
             now_ns,
+            examples: &self.examples,
+            example_clock: &mut self.example_clock,
+            flows_changed: false,
         };
         for (at, ((packet, hit), verdict)) in packets
             .iter()
@@ -185,17 +202,15 @@ impl Pipeline {
                 Verdict::Wire(_) => self.counters.count(Event::ToWire),
                 Verdict::Host => self.counters.count(Event::ToStack),
                 Verdict::Drop(reason) => {
-                    self.counters.count_drop(reason);
-                    if self.example_clock.due(reason, now_ns) {
-                        self.examples.put(reason, now_ns, frames.bytes(at));
-                    }
+                    let example = || DropExample::new(reason, now_ns, frames.bytes(at));
+                    stage.count_drop(reason, example);
                 }
             }
-            self.counters.count(match packet {
-                Some(Packet {
-                    side: Side::Host, ..
-                }) => Event::FromStack,
-                _ => Event::FromWire,
+            // Where an unreadable frame came from, only its queue can tell.
+            let side = packet.map_or(ingress.side(), |packet| packet.side);
+            self.counters.count(match side {
+                Side::Host => Event::FromStack,
+                Side::Wire => Event::FromWire,
             });
         }
     }
@@ -233,6 +248,11 @@ impl Stage<'_> {
         packet: &Packet,
         hit: Option<Hit>,
     ) -> Verdict {
+        let hit = if self.flows_changed {
+            self.flows.lookup(&packet.flow_key())
+        } else {
+            hit
+        };
         let hit = match (hit, packet.tcp()) {
             // The next packet of an ICMP error's flow is none of its own: never counted.
             (Some(hit), _) if matches!(packet.headers.transport, Transport::Icmp(_)) => {
@@ -242,6 +262,7 @@ impl Stage<'_> {
                 if tcp.flags.opens() && self.flows.is_reopened_by(&hit, tcp.seq) =>
             {
                 self.flows.remove(hit.id, self.now_ns);
+                self.flows_changed = true;
                 self.counters.count(Event::Reopened);
                 None
             }
@@ -250,6 +271,14 @@ impl Stage<'_> {
         match hit {
             Some(hit) => self.carry(frames.bytes(at), packet, &hit),
             None => self.first(frames, at, packet),
+        }
+    }
+
+    /// Counts a dropped frame, and keeps it as an example if one is due.
+    pub(crate) fn count_drop(&mut self, reason: DropReason, example: impl FnOnce() -> DropExample) {
+        self.counters.count_drop(reason);
+        if self.example_clock.due(reason, self.now_ns) {
+            self.examples.put(example());
         }
     }
 

@@ -111,6 +111,21 @@ pub struct DropExample {
     pub head: [u8; EXAMPLE_BYTES],
 }
 
+impl DropExample {
+    pub(crate) fn new(reason: DropReason, at_ns: u64, frame: &[u8]) -> Self {
+        let mut head = [0; EXAMPLE_BYTES];
+        for (to, from) in head.iter_mut().zip(frame) {
+            *to = *from;
+        }
+        Self {
+            reason,
+            at_ns,
+            frame_bytes: frame.len() as u32,
+            head,
+        }
+    }
+}
+
 /// Where a worker leaves examples for whoever wants to look; the oldest gives way.
 #[derive(Debug)]
 pub struct Examples {
@@ -132,18 +147,8 @@ impl Examples {
         self.queue.pop()
     }
 
-    pub(crate) fn put(&self, reason: DropReason, at_ns: u64, frame: &[u8]) {
-        let mut head = [0; EXAMPLE_BYTES];
-        for (to, from) in head.iter_mut().zip(frame) {
-            *to = *from;
-        }
-        let frame_bytes = frame.len() as u32;
-        self.queue.force_push(DropExample {
-            reason,
-            at_ns,
-            frame_bytes,
-            head,
-        });
+    pub(crate) fn put(&self, example: DropExample) {
+        self.queue.force_push(example);
     }
 }
 

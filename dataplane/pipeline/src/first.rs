@@ -6,7 +6,7 @@ use wire::{Endpoint, Protocol, TcpFlags, Transport, Tuple};
 
 use crate::batch::{Frames, Packet, Stage, Verdict};
 use crate::counters::Event;
-use crate::drops::DropReason;
+use crate::drops::{DropExample, DropReason};
 
 /// How many source ports are tried to tell two connections apart. With half of all ports
 /// taken, all of them fail once in 2^64 connections.
@@ -42,19 +42,21 @@ impl Stage<'_> {
 
     /// Sends a reset back to where the packet came from, if it may be answered so.
     fn refuse(
-        &self,
+        &mut self,
         frames: &mut impl Frames,
         at: usize,
         packet: &Packet,
         reason: DropReason,
     ) -> Verdict {
         let frame = frames.bytes(at);
+        // The reset takes the frame's place.
+        let example = DropExample::new(reason, self.now_ns, frame);
         let Some(len) = wire::reset_for(frame, &packet.headers) else {
             return Verdict::Drop(reason);
         };
         let verdict = self.send(frame, packet.port, Side::Wire);
         frames.shorten(at, len);
-        self.counters.count_drop(reason);
+        self.count_drop(reason, || example);
         self.counters.count(Event::Refused);
         verdict
     }
@@ -72,8 +74,11 @@ impl Stage<'_> {
         match (packet.headers.transport, packet.tcp()) {
             (_, Some(tcp)) if !tcp.flags.opens() => {
                 // A connection to the box itself that is older than this daemon is picked up;
-                // transit in mid-stream cannot be: which mapping it had is not known.
-                if is_own && !tcp.flags.any(TcpFlags::RST) {
+                // transit in mid-stream cannot be: which mapping it had is not known. A reset
+                // is not worth a flow, and without one must not reach a proxy: another
+                // connection may be shown there under this name.
+                let to_proxy = self.view.is_proxy(tuple.proto, tuple.dst);
+                if is_own && !(tcp.flags.any(TcpFlags::RST) && to_proxy) {
                     return self.deliver(tuple);
                 }
                 return Err(Refusal::drop(DropReason::NoFlow));
@@ -89,27 +94,42 @@ impl Stage<'_> {
         };
         let bytes = u64::from(packet.headers.packet_bytes());
         let hits = &self.view.rule_hits;
-        match self
+        let decision = self
             .view
             .policy
-            .decide(&first, |rule| hits.count(self.worker, rule, bytes))
-        {
+            .decide(&first, |rule| hits.count(self.worker, rule, bytes));
+        match decision {
+            // A proxy can answer only what has ports.
+            Decision::Redirect(_) | Decision::NoLocalAddress if !has_ports(tuple.proto) => {
+                self.unclaimed(tuple, is_own)
+            }
             Decision::Redirect(to) if self.view.own.contains(&to.addr) => self.redirect(tuple, to),
             Decision::Redirect(_) => Err(Refusal::reset(DropReason::ProxyNotLocal)),
             Decision::NoLocalAddress => Err(Refusal::reset(DropReason::NoLocalAddress)),
             Decision::Drop => Err(Refusal::drop(DropReason::RuleDrop)),
-            Decision::Unclaimed if is_own => self.deliver(tuple),
-            Decision::Unclaimed => Err(Refusal::drop(DropReason::ForwardDenied)),
+            Decision::Unclaimed => self.unclaimed(tuple, is_own),
         }
     }
 
-    /// A connection that the box opens from a taken endpoint is let out as it is. Any other
-    /// packet from there answers a flow that has gone, and must not leave untranslated.
+    fn unclaimed(&mut self, tuple: &Tuple, is_own: bool) -> Result<Outcome, Refusal> {
+        if is_own {
+            self.deliver(tuple)
+        } else {
+            Err(Refusal::drop(DropReason::ForwardDenied))
+        }
+    }
+
+    /// A connection that the box opens from a taken endpoint to elsewhere is let out as it
+    /// is. Any other packet from there answers a flow that has gone, and must not leave
+    /// untranslated.
     fn first_from_stack(&mut self, packet: &Packet) -> Result<Outcome, Refusal> {
-        if !packet.tcp().is_some_and(|tcp| tcp.flags.opens()) {
+        let tuple = &packet.headers.tuple;
+        let opens = packet.tcp().is_some_and(|tcp| tcp.flags.opens());
+        let goes_out =
+            self.view.own.contains(&tuple.src.addr) && !self.view.own.contains(&tuple.dst.addr);
+        if !opens || !goes_out {
             return Err(Refusal::drop(DropReason::NoFlowFromStack));
         }
-        let tuple = &packet.headers.tuple;
         let orig = FlowKey::new(Side::Host, tuple);
         let reply = FlowKey::new(Side::Wire, &tuple.reversed());
         self.insert(Kind::Local, orig, reply).map(Outcome::Flow)
@@ -123,8 +143,7 @@ impl Stage<'_> {
     /// Delivers what is for the box itself. Where a proxy listens this makes a flow, since
     /// the answers come through the worker.
     fn deliver(&mut self, tuple: &Tuple) -> Result<Outcome, Refusal> {
-        let has_flow = matches!(tuple.proto, Protocol::TCP | Protocol::UDP)
-            && self.view.is_proxy(tuple.proto, tuple.dst);
+        let has_flow = has_ports(tuple.proto) && self.view.is_proxy(tuple.proto, tuple.dst);
         if !has_flow {
             return Ok(Outcome::Deliver);
         }
@@ -160,7 +179,7 @@ impl Stage<'_> {
         Err(Refusal::drop(DropReason::NoPort))
     }
 
-    fn insert(&self, kind: Kind, orig: FlowKey, reply: FlowKey) -> Result<Hit, Refusal> {
+    fn insert(&mut self, kind: Kind, orig: FlowKey, reply: FlowKey) -> Result<Hit, Refusal> {
         let new = NewFlow {
             orig,
             reply,
@@ -169,13 +188,14 @@ impl Stage<'_> {
         };
         match self.flows.insert(&new, self.now_ns) {
             Ok(hit) => {
+                self.flows_changed = true;
                 self.counters.count(match kind {
                     Kind::Redirect => Event::Redirected,
                     Kind::Local => Event::Local,
                 });
                 Ok(hit)
             }
-            // Another worker, or an earlier frame of this batch, was first.
+            // Another worker was first.
             Err(InsertError::Exists(hit)) => Ok(hit),
             Err(InsertError::ReplyTaken) => Err(Refusal::drop(DropReason::NoPort)),
             Err(InsertError::Full) => Err(Refusal::drop(DropReason::TableFull)),
@@ -192,6 +212,10 @@ impl Stage<'_> {
         let span = u64::from(u16::MAX - FIRST_FREE_PORT) + 1;
         FIRST_FREE_PORT + (z % span) as u16
     }
+}
+
+const fn has_ports(proto: Protocol) -> bool {
+    matches!(proto, Protocol::TCP | Protocol::UDP)
 }
 
 /// Where a first packet goes.

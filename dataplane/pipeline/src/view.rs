@@ -12,6 +12,9 @@ use wire::{Endpoint, MacAddr, Protocol};
 use crate::counters::RuleHits;
 use crate::marks::Marks;
 
+/// What stands for every protocol in [`Endpoints`].
+const EVERY_PROTOCOL: Protocol = Protocol(0);
+
 /// A port as the pipeline sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct PortView {
@@ -45,7 +48,8 @@ impl View {
     pub(crate) fn is_proxy(&self, proto: Protocol, at: Endpoint) -> bool {
         self.proxies
             .iter()
-            .any(|set| set.addr == at.addr && set.proto == proto && set.ports.contains(&at.port))
+            .filter(|set| set.proto == proto || set.proto == EVERY_PROTOCOL)
+            .any(|set| set.addr == at.addr && set.ports.contains(&at.port))
     }
 }
 

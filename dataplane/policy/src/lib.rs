@@ -18,20 +18,20 @@ use std::ops::RangeInclusive;
 
 use wire::{Endpoint, Protocol, Tuple};
 
+mod condition;
 mod decide;
 mod program;
 mod ranges;
 mod reach;
 mod region;
 mod shared;
-mod test;
 
+pub use condition::{Network, PortSet, Test};
 pub use program::{
     Action, ChainId, LocalPort, MAX_NESTING, MAX_STEPS, Program, ProgramError, Rule, Verdict,
 };
 pub use ranges::{PortRange, WIDEST};
 pub use shared::Shared;
-pub use test::{Network, PortSet, Test};
 
 /// Index of a `[[port]]` in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -9,16 +9,17 @@ use std::net::Ipv4Addr;
 
 use wire::Protocol;
 
+use crate::condition::ByteSet;
 use crate::ranges::Ranges;
 use crate::region::Region;
-use crate::test::ByteSet;
 use crate::{Action, ChainId, Endpoints, Policy, PortRange, PortSet, Rule, Test, Verdict, WIDEST};
 
 /// How many [`Endpoints`] one address gets at most; more are merged into fewer, wider ones.
 const MAX_PER_ADDRESS: usize = 16;
 
-/// Rules looked at before the walk gives up for the coarse answer, besides 4 per rule.
-const MIN_BUDGET: usize = 1 << 16;
+/// Cells held against rules before the walk gives up for the coarse answer, besides some per rule.
+const MIN_BUDGET: usize = 1 << 20;
+const BUDGET_PER_RULE: usize = 16;
 
 /// What can happen to a region.
 #[derive(Clone, Copy)]
@@ -103,7 +104,7 @@ impl Policy {
     fn walk(&self, destination: Option<Ipv4Addr>, mut claim: impl FnMut(Claim, &Region)) {
         let all: PortSet = self.ports.iter().map(|p| p.port).collect();
         let all = Region::from_ports(all.0);
-        let budget = MIN_BUDGET + 4 * self.rules.len();
+        let budget = MIN_BUDGET + BUDGET_PER_RULE * self.rules.len();
         let mut walk = Walk {
             policy: self,
             destination,
@@ -167,7 +168,7 @@ impl<F: FnMut(Claim, &Region)> Walk<'_, F> {
             return region;
         };
         for (_, rule) in policy.rules_of(span) {
-            self.budget = self.budget.saturating_sub(1);
+            self.budget = self.budget.saturating_sub(region.cells().len().max(1));
             if region.is_empty() || self.budget == 0 {
                 break;
             }
@@ -215,28 +216,22 @@ impl<F: FnMut(Claim, &Region)> Walk<'_, F> {
     }
 }
 
-/// The shortest list for these claims: what all protocols have in common as
-/// `Protocol(0)`, the rest by protocol.
+/// A short list for these claims. `Protocol(0)` stands for every protocol, so what is
+/// claimed of protocol number 0 itself, as of all by a rule without `-p`, covers the others.
 fn endpoints(addr: Ipv4Addr, claims: &[(ByteSet, PortRange)]) -> Vec<Endpoints> {
-    let by_proto: Vec<Ranges> = (0..=255u8)
-        .map(|proto| {
-            claims
-                .iter()
-                .filter(|(set, _)| set.contains(proto))
-                .map(|(_, range)| *range)
-                .collect()
-        })
-        .collect();
-    let common = by_proto
-        .iter()
-        .cloned()
-        .reduce(|a, b| if a == b { a } else { a.and(&b) })
-        .unwrap_or_default();
-    let own = by_proto.iter().map(|ranges| ranges.without(&common));
-    let mut list: Vec<(Protocol, Ranges)> = (0..=255u8).map(Protocol).zip(own).collect();
-    if let Some((_, ranges)) = list.first_mut() {
-        *ranges = common;
-    }
+    let of = |proto: Protocol| -> Ranges {
+        claims
+            .iter()
+            .filter(|(set, _)| set.contains(proto.0))
+            .map(|(_, range)| *range)
+            .collect()
+    };
+    let every = of(Protocol(0));
+    let others = (1..=255)
+        .map(Protocol)
+        .map(|proto| (proto, of(proto).without(&every)));
+    let mut list: Vec<(Protocol, Ranges)> = others.collect();
+    list.insert(0, (Protocol(0), every));
     list.retain(|(_, ranges)| !ranges.is_empty());
     let list = narrowed(list);
     let one = |(proto, ranges): &(Protocol, Ranges)| -> Vec<Endpoints> {

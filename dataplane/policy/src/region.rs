@@ -3,7 +3,7 @@
 //! Where exactness would cost too much, a region grows: it may hold packets that do
 //! not belong, and never lacks one that does.
 
-use crate::test::ByteSet;
+use crate::condition::ByteSet;
 use crate::{PortRange, Rule, Test, WIDEST};
 
 /// Beyond this a region is no longer cut finer.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use pipeline::{BATCH, DropReason, Ingress, Pipeline, Verdict};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
-use xsk::{Error, Frame, Lane, LaneConfig, Region};
+use xsk::{BindMode, Error, Frame, Lane, LaneConfig, Region};
 
 use crate::frames::RingFrames;
 use crate::stats::{MAX_FRAMES, WorkerStats};
@@ -46,6 +46,9 @@ pub struct LaneSpec {
     pub interface: String,
     /// The queue.
     pub queue: u32,
+    /// Whether the driver reads and writes the region itself; [`xsk::supports_zero_copy`] says
+    /// whether it can.
+    pub zero_copy: bool,
 }
 
 /// What a worker is made of.
@@ -103,6 +106,11 @@ impl Worker {
                 queue: spec.queue,
                 ring,
                 fill: share.min(ring),
+                mode: if spec.zero_copy {
+                    BindMode::ZeroCopy
+                } else {
+                    BindMode::Copy
+                },
             };
             let lane = Lane::open(&mut region, &lane)?;
             lanes.push(OpenLane {
@@ -153,13 +161,13 @@ impl Worker {
 
     /// Runs until `stop`, on the configured core.
     pub fn run(mut self, stop: &AtomicBool) {
-        if let Some(id) = self.stats.core() {
-            if !core_affinity::set_for_current(core_affinity::CoreId { id }) {
-                tracing::warn!(
-                    core = id,
-                    "cannot pin the worker; it runs where the system puts it"
-                );
-            }
+        if let Some(id) = self.stats.core()
+            && !core_affinity::set_for_current(core_affinity::CoreId { id })
+        {
+            tracing::warn!(
+                core = id,
+                "cannot pin the worker; it runs where the system puts it"
+            );
         }
         while !stop.load(Relaxed) {
             let now_ns = monotonic_ns();

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::lane::LaneConfig;
+
 /// Why a region or a socket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -27,7 +29,9 @@ pub enum Error {
         queue: u32,
     },
     /// The driver cannot do what the configuration demands.
-    #[error("{interface}: the driver has no zero-copy: use mode = \"auto\" or \"copy\"")]
+    #[error(
+        "{interface}: mode = \"zerocopy\" is not possible, its driver has no zero-copy: use \"auto\" or \"copy\""
+    )]
     NoZeroCopy {
         /// The interface.
         interface: String,
@@ -42,6 +46,21 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+/// What a refused socket means.
+pub(crate) fn bind_error(config: &LaneConfig<'_>, source: io::Error) -> Error {
+    let interface = config.interface.to_owned();
+    let queue = config.queue;
+    match source.raw_os_error() {
+        Some(libc::EBUSY) => Error::Busy { interface, queue },
+        Some(libc::EAFNOSUPPORT) => Error::NoAfXdp,
+        _ => Error::Bind {
+            interface,
+            queue,
+            source,
+        },
+    }
 }
 
 /// The system's error inside one of `xsk-rs`'s, which wraps it.

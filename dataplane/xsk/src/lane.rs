@@ -1,19 +1,30 @@
 //! One socket on one queue of one interface, with its four rings.
 
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use std::{io, ptr};
 
-use xsk_rs::config::{BindFlags, Interface, LibxdpFlags, QueueSize, SocketConfig};
-use xsk_rs::{CompQueue, FillQueue, FrameDesc, RxQueue, Socket, TxQueue};
+use rustix::net::sockopt::xdp_statistics;
+use xsk_rs::FrameDesc;
 
-use crate::error::{Error, system_error};
+use crate::error::Error;
+use crate::first::FirstRings;
 use crate::region::{Frame, Region};
+use crate::second::SecondRings;
 
 /// Descriptors moved between us and a ring at once.
-const CHUNK: usize = 64;
+pub(crate) const CHUNK: usize = 64;
 /// `XDP_MAX_TX_SKB_BUDGET`: how many frames one system call sends in copy mode, 32 if not
 /// raised. Newer than libc's list.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// Entries of each ring of a trial socket.
+const PROBE_RING: u32 = 64;
+/// How long a queue may still be the last socket's after that was closed.
+const BUSY_FOR: Duration = Duration::from_secs(2);
+const BUSY_STEP: Duration = Duration::from_millis(20);
 
 /// How a socket is bound, as the kernel says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +57,8 @@ pub struct LaneConfig<'a> {
     pub ring: u32,
     /// How many chunks to keep with the kernel for receiving, at most `ring`.
     pub fill: u32,
+    /// How to bind: this way or not at all.
+    pub mode: BindMode,
 }
 
 /// Counters that the kernel keeps of a socket.
@@ -61,92 +74,100 @@ pub struct RingCounts {
     pub invalid_descs: u64,
 }
 
-/// Whether this kernel has AF_XDP sockets.
-///
-/// # Errors
-/// [`Error::NoAfXdp`] if not.
-pub fn kernel_has_af_xdp() -> Result<(), Error> {
-    use rustix::io::Errno;
-    use rustix::net::{AddressFamily, SocketType, socket};
-    match socket(AddressFamily::XDP, SocketType::RAW, None) {
-        Err(Errno::AFNOSUPPORT | Errno::PROTONOSUPPORT) => Err(Error::NoAfXdp),
-        Ok(_) | Err(_) => Ok(()),
-    }
+/// Whether an interface's driver has zero-copy, found by trying on a queue that nobody uses. A
+/// driver may take its link down for a moment when it is tried.
+#[must_use]
+pub fn supports_zero_copy(interface: &str, queue: u32) -> bool {
+    let config = LaneConfig {
+        interface,
+        queue,
+        ring: PROBE_RING,
+        fill: PROBE_RING,
+        mode: BindMode::ZeroCopy,
+    };
+    let frames = NonZeroU32::MIN.saturating_add(PROBE_RING);
+    Region::new(frames, PROBE_RING)
+        .and_then(|mut region| Lane::open_now(&mut region, &config))
+        .is_ok()
 }
 
-/// A bound socket.
+/// The rings of one of a region's two registrations.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one a socket, and a box would cost a load a batch"
+)]
+enum Rings {
+    First(FirstRings),
+    Second(SecondRings),
+}
+
+/// Calls one method of either kind of rings: a branch a batch.
+macro_rules! on {
+    ($rings:expr, $method:ident $($argument:expr),*) => {
+        match $rings {
+            Rings::First(rings) => rings.$method($($argument),*),
+            Rings::Second(rings) => rings.$method($($argument),*),
+        }
+    };
+}
+
+/// A bound socket. Its queue is free for others some time after this is dropped; that of a
+/// region's first lane in copy mode only after the region is.
 pub struct Lane {
-    rx: RxQueue,
-    tx: TxQueue,
-    fill: FillQueue,
-    comp: CompQueue,
+    rings: Rings,
     mode: BindMode,
     ring: u32,
     fill_target: u32,
     filled: u32,
     sending: u32,
     staged: Vec<FrameDesc>,
-    scratch: [FrameDesc; CHUNK],
 }
 
 impl Lane {
-    /// Binds a socket to a queue and fills its fill ring from the region.
+    /// Binds a socket to a queue and fills its fill ring from the region. Waits a little for a
+    /// queue that another socket has: the kernel frees it some time after that was closed.
     ///
     /// # Errors
     /// [`Error`] names the interface and the queue.
     pub fn open(region: &mut Region, config: &LaneConfig<'_>) -> Result<Self, Error> {
-        let LaneConfig {
-            interface,
-            queue,
-            ring,
-            fill,
-        } = *config;
-        let bind_error = |source: io::Error| match source.raw_os_error() {
-            Some(libc::EBUSY) => Error::Busy {
-                interface: interface.to_owned(),
-                queue,
-            },
-            Some(libc::EAFNOSUPPORT) => Error::NoAfXdp,
-            _ => Error::Bind {
-                interface: interface.to_owned(),
-                queue,
-                source,
-            },
-        };
-        let invalid = |e: &dyn std::error::Error| bind_error(io::Error::other(e.to_string()));
-        let name: Interface = interface.parse().map_err(|e| invalid(&e))?;
-        let size = QueueSize::new(ring).map_err(|e| invalid(&e))?;
-        let socket = SocketConfig::builder()
-            .rx_queue_size(size)
-            .tx_queue_size(size)
-            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-            .bind_flags(BindFlags::XDP_COPY | BindFlags::XDP_USE_NEED_WAKEUP)
-            .build();
-        // SAFETY: the contract is that no other socket uses this queue with this UMEM through
-        // rings of its own; the kernel refuses a second bind to a queue with EBUSY, and each
-        // (interface, queue) here makes its own fill and completion ring.
-        let opened = unsafe { Socket::new(socket, &region.umem, &name, queue) };
-        let (tx, rx, rings) = opened.map_err(|e| bind_error(system_error(&e)))?;
-        let (fill_queue, comp) = rings.ok_or_else(|| {
-            bind_error(io::Error::other("the queue is open already in this region"))
-        })?;
-        let fd = borrow_fd(&rx);
-        raise_send_budget(fd, ring);
+        let end = Instant::now() + BUSY_FOR;
+        loop {
+            match Self::open_now(region, config) {
+                Err(Error::Busy { .. }) if Instant::now() < end => sleep(BUSY_STEP),
+                opened => return opened,
+            }
+        }
+    }
+
+    pub(crate) fn open_now(region: &mut Region, config: &LaneConfig<'_>) -> Result<Self, Error> {
+        match config.mode {
+            BindMode::Copy => {
+                let rings = FirstRings::open(region, config)?;
+                Ok(Self::with(Rings::First(rings), 0, region, config))
+            }
+            BindMode::ZeroCopy => Self::open_second(region, config),
+        }
+    }
+
+    /// Opens a socket of the second registration, in the mode that `config` says.
+    pub(crate) fn open_second(region: &mut Region, config: &LaneConfig<'_>) -> Result<Self, Error> {
+        let (rings, filled) = SecondRings::open(region, config)?;
+        Ok(Self::with(Rings::Second(rings), filled, region, config))
+    }
+
+    fn with(rings: Rings, filled: usize, region: &mut Region, config: &LaneConfig<'_>) -> Self {
         let mut lane = Self {
-            mode: bind_mode(fd).map_err(bind_error)?,
-            rx,
-            tx,
-            fill: fill_queue,
-            comp,
-            ring,
-            fill_target: fill.min(ring),
-            filled: 0,
+            rings,
+            mode: config.mode,
+            ring: config.ring,
+            fill_target: config.fill.min(config.ring),
+            filled: filled as u32,
             sending: 0,
-            staged: Vec::with_capacity(ring as usize),
-            scratch: [FrameDesc::default(); CHUNK],
+            staged: Vec::with_capacity(config.ring as usize),
         };
+        raise_send_budget(lane.as_fd(), config.ring);
         lane.refill(region);
-        Ok(lane)
+        lane
     }
 
     /// How the socket is bound.
@@ -171,10 +192,7 @@ impl Lane {
     pub fn take(&mut self, into: &mut Vec<Frame>, most: usize) -> usize {
         into.clear();
         let most = most.min(CHUNK).min(into.capacity());
-        // SAFETY: the descriptors received are those of chunks that this lane put into its fill
-        // ring, so of the region; the kernel has given them up by putting them here.
-        let taken = unsafe { self.rx.consume(&mut self.scratch[..most]) };
-        into.extend(self.scratch[..taken].iter().map(|desc| Frame(*desc)));
+        let taken = on!(&mut self.rings, take into, most);
         self.filled -= taken as u32;
         taken
     }
@@ -198,9 +216,7 @@ impl Lane {
     /// # Errors
     /// The system's answer to the wake-up, if it is not one of those that pass.
     pub fn publish(&mut self) -> io::Result<()> {
-        // SAFETY: staged descriptors were `Frame`s of this region, given up by value.
-        let sent = unsafe { self.tx.produce(&self.staged) };
-        self.staged.drain(..sent);
+        on!(&mut self.rings, send &mut self.staged);
         self.kick()
     }
 
@@ -209,8 +225,8 @@ impl Lane {
     /// for the next round.
     fn kick(&mut self) -> io::Result<()> {
         let mut left = self.unsent();
-        while left > 0 && self.tx.needs_wakeup() {
-            self.tx.wakeup()?;
+        while left > 0 && on!(&self.rings, wants_wakeup) {
+            on!(&self.rings, wake)?;
             let now = self.unsent();
             if now >= left {
                 break;
@@ -222,7 +238,7 @@ impl Lane {
 
     /// Descriptors that the kernel has not taken from the transmit ring.
     fn unsent(&mut self) -> u32 {
-        self.ring - self.tx.nb_free_exact()
+        on!(&mut self.rings, unsent)
     }
 
     /// Whether frames wait for the kernel to send them.
@@ -233,9 +249,7 @@ impl Lane {
     /// Takes sent frames back into the region.
     pub fn reap(&mut self, region: &mut Region) {
         while self.sending > 0 {
-            // SAFETY: completed descriptors are those that `publish` produced.
-            let done = unsafe { self.comp.consume(&mut self.scratch) };
-            region.free.extend_from_slice(&self.scratch[..done]);
+            let done = on!(&mut self.rings, reap &mut region.free);
             self.sending -= done as u32;
             if done < CHUNK {
                 break;
@@ -246,14 +260,8 @@ impl Lane {
     /// Keeps the fill ring at its target from the region's free chunks.
     pub fn refill(&mut self, region: &mut Region) {
         let want = (self.fill_target - self.filled) as usize;
-        let from = region.free.len().saturating_sub(want);
-        // SAFETY: free descriptors are in no ring and held by no `Frame`.
-        let given = unsafe { self.fill.produce(&region.free[from..]) };
-        if given > 0 {
-            // The ring takes from the front of the slice; or none, if it lacks room for all.
-            region.free.drain(from..from + given);
-            self.filled += given as u32;
-        }
+        let given = on!(&mut self.rings, fill &mut region.free, want);
+        self.filled += given as u32;
     }
 
     /// What the kernel has counted.
@@ -261,37 +269,20 @@ impl Lane {
     /// # Errors
     /// The system's answer.
     pub fn counts(&self) -> io::Result<RingCounts> {
-        let kernel = self.rx.fd().xdp_statistics()?;
+        let kernel = xdp_statistics(self)?;
         Ok(RingCounts {
-            rx_dropped: kernel.rx_dropped(),
-            rx_ring_full: kernel.rx_ring_full(),
-            rx_fill_empty: kernel.rx_fill_ring_empty_descs(),
-            invalid_descs: kernel.rx_invalid_descs() + kernel.tx_invalid_descs(),
+            rx_dropped: kernel.rx_dropped,
+            rx_ring_full: kernel.rx_ring_full.unwrap_or(0),
+            rx_fill_empty: kernel.rx_fill_ring_empty_descs.unwrap_or(0),
+            invalid_descs: kernel.rx_invalid_descs + kernel.tx_invalid_descs,
         })
     }
 }
 
 impl AsFd for Lane {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        borrow_fd(&self.rx)
+        on!(&self.rings, fd)
     }
-}
-
-fn borrow_fd(rx: &RxQueue) -> BorrowedFd<'_> {
-    // SAFETY: the queue owns the socket, which stays open as long as the queue is borrowed.
-    unsafe { BorrowedFd::borrow_raw(rx.fd().as_raw_fd()) }
-}
-
-/// Asks the kernel how the socket is bound: a successful bind proves nothing.
-fn bind_mode(fd: BorrowedFd<'_>) -> io::Result<BindMode> {
-    use rustix::net::sockopt::xdp_options;
-    use rustix::net::xdp::XdpOptionsFlags;
-    let zero_copy = xdp_options(fd)?.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
-    Ok(if zero_copy {
-        BindMode::ZeroCopy
-    } else {
-        BindMode::Copy
-    })
 }
 
 /// Lets one system call send a whole ring. Kernels before 6.17 do not know the option and

@@ -1,11 +1,14 @@
 //! A worker's packet memory and the ledger of its frames.
 
 use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
 
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfig};
 use xsk_rs::{FrameDesc, Umem};
 
 use crate::error::{Error, system_error};
+use crate::socket::Place;
 
 /// Bytes of a chunk. 2048 would do for most drivers, but igb corrupts frames over 1024
 /// bytes in zero-copy mode with it, and a page per frame is what every driver can take.
@@ -26,6 +29,12 @@ impl Frame {
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.lengths().data()
+    }
+
+    /// Where in the region the frame begins.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.0.addr()
     }
 
     /// Whether the frame has no bytes.
@@ -56,11 +65,66 @@ impl Ledger {
     }
 }
 
+/// The memory of a region and where frames begin in its chunks.
+#[derive(Clone)]
+pub(crate) struct Chunks {
+    pub(crate) umem: Umem,
+    /// The descriptor of each chunk, in order. `xsk-rs` makes descriptors once only, so what
+    /// comes out of rings of our own is told by these.
+    starts: Arc<[FrameDesc]>,
+}
+
+impl Chunks {
+    /// The descriptor of the chunk that an offset lies in.
+    pub(crate) fn at(&self, offset: u64) -> Option<FrameDesc> {
+        let idx = usize::try_from(offset / u64::from(CHUNK_BYTES)).ok()?;
+        self.starts.get(idx).copied()
+    }
+
+    /// The descriptor of a received frame of `len` bytes at an offset. A frame that begins
+    /// later in its chunk than frames do (a driver's time stamp may precede it) is moved. One
+    /// that begins earlier (a steering program has put something in front) cannot be reached
+    /// through `xsk-rs`; it comes out empty, and so does one that ends outside of its chunk.
+    ///
+    /// # Safety
+    /// The chunk is the caller's alone.
+    pub(crate) unsafe fn received(&self, offset: u64, len: u32) -> Option<FrameDesc> {
+        let mut desc = self.at(offset)?;
+        let shift = usize::try_from(offset).ok()?.checked_sub(desc.addr());
+        // SAFETY: the descriptor is of this memory, and the chunk the caller's alone.
+        let mut data = unsafe { self.umem.data_mut(&mut desc) };
+        data.cursor().set_pos(MAX_FRAME_BYTES as usize);
+        let whole = data.contents_mut();
+        let len = match shift {
+            Some(0) if len <= MAX_FRAME_BYTES => len as usize,
+            Some(shift) if shift + len as usize <= whole.len() => {
+                whole.copy_within(shift..shift + len as usize, 0);
+                len as usize
+            }
+            Some(_) | None => 0,
+        };
+        data.cursor().set_pos(len);
+        Some(desc)
+    }
+
+    /// Where the memory is, for the kernel.
+    fn address(&self) -> Option<u64> {
+        let mut first = *self.starts.first()?;
+        let offset = first.addr();
+        // SAFETY: the descriptor is of this memory; of its bytes none is touched, since a fresh
+        // descriptor has the length 0.
+        let mut data = unsafe { self.umem.data_mut(&mut first) };
+        Some((data.contents_mut().as_mut_ptr().addr() - offset) as u64)
+    }
+}
+
 /// Packet memory of one worker, shared by all of its sockets: a frame received by one
 /// leaves by another from the chunk that it came in.
 pub struct Region {
-    pub(crate) umem: Umem,
+    pub(crate) chunks: Chunks,
     pub(crate) free: Vec<FrameDesc>,
+    /// Sockets of the second registration, if there is one, and where they are bound.
+    pub(crate) second: Vec<(Place, Weak<OwnedFd>)>,
     total: u32,
 }
 
@@ -84,8 +148,12 @@ impl Region {
             .map_err(|e| other(e.to_string()))?;
         let (umem, free) = Umem::new(config, frames, false).map_err(|e| error(system_error(&e)))?;
         Ok(Self {
-            umem,
+            chunks: Chunks {
+                umem,
+                starts: free.as_slice().into(),
+            },
             free,
+            second: Vec::new(),
             total: frames.get(),
         })
     }
@@ -95,7 +163,7 @@ impl Region {
         let len = frame.len();
         // SAFETY: a `Frame` is made by this crate only, from descriptors of its one region,
         // is in no ring while it exists, and is borrowed mutably: nothing else touches it.
-        let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
+        let mut data = unsafe { self.chunks.umem.data_mut(&mut frame.0) };
         let start = data.contents_mut().as_mut_ptr();
         // SAFETY: the same `len` bytes that `contents_mut` has just handed out, which live as
         // long as the region; the borrow of `frame` keeps them exclusive for `'a`.
@@ -104,10 +172,32 @@ impl Region {
 
     /// Cuts a frame; longer than it is it does not get.
     pub fn shorten(&self, frame: &mut Frame, len: usize) {
-        let len = len.min(frame.len());
+        self.set_len(frame, len.min(frame.len()));
+    }
+
+    /// Sets a frame's length, as far as its chunk reaches.
+    pub(crate) fn set_len(&self, frame: &mut Frame, len: usize) {
         // SAFETY: as in `bytes`.
-        let mut data = unsafe { self.umem.data_mut(&mut frame.0) };
+        let mut data = unsafe { self.chunks.umem.data_mut(&mut frame.0) };
         data.cursor().set_pos(len);
+    }
+
+    /// Takes a free chunk to write a frame of `len` bytes into, [`MAX_FRAME_BYTES`] at most.
+    /// The bytes are what an earlier frame has left.
+    pub fn take(&mut self, len: usize) -> Option<Frame> {
+        let mut frame = Frame(self.free.pop()?);
+        self.set_len(&mut frame, len);
+        Some(frame)
+    }
+
+    pub(crate) fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// The address and the length of the memory, for the kernel.
+    pub(crate) fn extent(&self) -> Option<(u64, u64)> {
+        let len = u64::from(self.total) * u64::from(CHUNK_BYTES);
+        Some((self.chunks.address()?, len))
     }
 
     /// Takes a frame back.

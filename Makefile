@@ -1,0 +1,60 @@
+# The two commands: `make demo` and `make test`, both as root. Each installs what it lacks.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help deps build demo demo-clean test unit e2e lint rooms clean
+
+CARGO ?= cargo
+# Debian packages: to build the BPF programs and their loader, and to run the lab.
+BUILD_PACKAGES := clang llvm libelf-dev libpcap-dev zlib1g-dev m4 pkg-config make gcc libc6-dev linux-libc-dev
+LAB_PACKAGES := iproute2 ethtool nftables iputils-ping tcpdump nginx-light curl
+# Waiting tests need no core, so there may be more threads than labs that work.
+E2E_THREADS ?= 4
+export XTPROXY_BIN := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release
+
+help: ## What there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
+
+deps: ## Install the Debian packages that are missing (as root)
+	@lacking=(); \
+	for package in $(BUILD_PACKAGES) $(LAB_PACKAGES); do \
+		state=$$(dpkg-query -W -f '$${db:Status-Status}' "$$package" 2>/dev/null || true); \
+		[[ $$state == installed ]] || lacking+=("$$package"); \
+	done; \
+	if [[ $${#lacking[@]} -eq 0 ]]; then exit 0; fi; \
+	echo "Installing $${lacking[*]}"; \
+	if [[ $$(id -u) -ne 0 ]]; then echo "make: be root to install them" >&2; exit 1; fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	for package in "$${lacking[@]}"; do \
+		if ! apt-cache show "$$package" >/dev/null 2>&1; then apt-get update; break; fi; \
+	done; \
+	install=(apt-get install --yes --no-install-recommends "$${lacking[@]}"); \
+	"$${install[@]}" || { apt-get update && "$${install[@]}"; }
+
+build: deps ## Build everything that runs, with optimization
+	$(CARGO) build --release --workspace --bins --examples --features xtproxy-client/tokio
+
+demo: build ## Show a redirected connection from end to end; KEEP=1 leaves the lab standing
+	$(XTPROXY_BIN)/demo
+
+demo-clean: ## Remove what a demo left
+	$(XTPROXY_BIN)/demo clean
+
+test: lint unit e2e ## Every test, privileged ones included (as root)
+
+unit: deps
+	$(CARGO) test --workspace --exclude xtproxy-e2e
+
+e2e: build
+	$(CARGO) test --release --package xtproxy-e2e --no-fail-fast -- --test-threads $(E2E_THREADS)
+
+lint: deps rooms ## Format, lints, and the arrows of docs/architecture.md
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+rooms: deps
+	$(CARGO) run --quiet --package xtproxy-rooms
+
+clean: ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,161 @@
+//! From a command to requests, and from replies to the output.
+
+use std::fmt;
+use std::io::{self, BufWriter, Write};
+
+use protocol::{FlowFilter, Reply, Request};
+use serde_json::json;
+use xtproxy_client::Control;
+
+use crate::arguments::{Arguments, Command, Flows, Rules};
+use crate::{document, show};
+
+/// Why a command was not done.
+pub(crate) enum Failed {
+    /// The daemon is not there or refuses.
+    Daemon(xtproxy_client::Error),
+    /// The output cannot be written.
+    Output(io::Error),
+}
+
+impl From<xtproxy_client::Error> for Failed {
+    fn from(error: xtproxy_client::Error) -> Self {
+        Self::Daemon(error)
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Daemon(error @ xtproxy_client::Error::NoDaemon { .. }) => {
+                write!(f, "{error} with --runtime-dir")
+            }
+            Self::Daemon(error) => error.fmt(f),
+            Self::Output(error) => write!(f, "writing the output: {error}"),
+        }
+    }
+}
+
+/// Does what the arguments say.
+pub(crate) fn run(arguments: Arguments) -> Result<(), Failed> {
+    let Arguments {
+        runtime_dir,
+        json,
+        command,
+    } = arguments;
+    let mut daemon = Control::connect_to(runtime_dir)?;
+    let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    match command {
+        Command::Flows(Flows::List(filter)) => {
+            list(&mut daemon, &mut out, filter.filter(), json)?;
+        }
+        Command::Flows(Flows::Count(filter)) => {
+            let request = Request::FlowsCount {
+                filter: filter.filter(),
+            };
+            count(&mut daemon, &mut out, request, json.then_some("count"), "")?;
+        }
+        Command::Flows(Flows::Kill(filter)) => {
+            let request = Request::FlowsKill {
+                filter: filter.filter(),
+            };
+            count(
+                &mut daemon,
+                &mut out,
+                request,
+                json.then_some("killed"),
+                " killed",
+            )?;
+        }
+        Command::Flows(Flows::Flush) => {
+            count(
+                &mut daemon,
+                &mut out,
+                Request::FlowsFlush,
+                json.then_some("killed"),
+                " killed",
+            )?;
+        }
+        Command::Status => tell(&mut daemon, &mut out, Request::Status, json, false)?,
+        Command::Ports => tell(&mut daemon, &mut out, Request::Ports, json, false)?,
+        Command::Stats { all, examples } => {
+            tell(
+                &mut daemon,
+                &mut out,
+                Request::Stats { examples },
+                json,
+                all,
+            )?;
+        }
+        Command::Rules(Rules::Show) => {
+            tell(&mut daemon, &mut out, Request::RulesShow, json, false)?
+        }
+    }
+    Ok(out.flush()?)
+}
+
+/// Asks for what comes whole, and prints it.
+fn tell(
+    daemon: &mut Control,
+    out: &mut impl Write,
+    request: Request,
+    json: bool,
+    all: bool,
+) -> Result<(), Failed> {
+    match daemon.ask(request)? {
+        Reply::Status(status) if json => document::print(out, &status),
+        Reply::Status(status) => Ok(show::status(out, &status)?),
+        Reply::Ports { ports } if json => document::print(out, &json!({ "ports": ports })),
+        Reply::Ports { ports } => Ok(writeln!(out, "{}", show::ports(&ports))?),
+        Reply::Stats(stats) if json => document::print(out, &stats),
+        Reply::Stats(stats) => Ok(show::stats(out, &stats, all)?),
+        Reply::Rules(rules) if json => document::print(out, &rules),
+        Reply::Rules(rules) => Ok(show::rules(out, &rules)?),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn list(
+    daemon: &mut Control,
+    out: &mut impl Write,
+    filter: FlowFilter,
+    json: bool,
+) -> Result<(), Failed> {
+    if json {
+        let mut list = document::FlowList::begin(out)?;
+        daemon.flows(filter, |flows| list.put(&flows))?;
+        return list.end();
+    }
+    let mut table = show::FlowTable::default();
+    daemon.flows(filter, |flows| table.put(out, &flows).map_err(Failed::from))?;
+    Ok(table.end(out)?)
+}
+
+/// Asks for a number, and prints it as JSON under a name or in words.
+fn count(
+    daemon: &mut Control,
+    out: &mut impl Write,
+    request: Request,
+    json_name: Option<&str>,
+    what: &str,
+) -> Result<(), Failed> {
+    let Reply::Count { count } = daemon.ask(request)? else {
+        return Err(unexpected(&"another reply"));
+    };
+    match json_name {
+        Some(name) => document::print_number(out, name, count),
+        None if count == 1 => Ok(writeln!(out, "1 flow{what}")?),
+        None => Ok(writeln!(out, "{count} flows{what}")?),
+    }
+}
+
+fn unexpected(reply: &impl fmt::Debug) -> Failed {
+    let start: String = format!("{reply:?}").chars().take(40).collect();
+    Failed::Daemon(xtproxy_client::Error::Nonsense(start))
+}

@@ -1,0 +1,115 @@
+//! What can go wrong between a proxy and the daemon.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use protocol::{ErrorKind, Failure, Reply};
+
+/// A result of this library.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong between a proxy and the daemon.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody listens at the daemon's socket.
+    #[error("no daemon answers at {}: start xtproxyd, or name its runtime directory", socket.display())]
+    NoDaemon {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The socket cannot be used by this user.
+    #[error("{}: permission denied: only root may use this socket", socket.display())]
+    Denied {
+        /// The socket.
+        socket: PathBuf,
+    },
+    /// The connection to the daemon broke, or the daemon did not answer in time.
+    #[error("{}: {source}", socket.display())]
+    Io {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// The connection of this socket was not redirected: the client wanted the proxy itself.
+    #[error("not a redirected connection: {0}")]
+    NotRedirected(String),
+    /// The socket is not one that a redirected connection can end at.
+    #[error("cannot have been redirected: {0}")]
+    BadSocket(String),
+    /// The daemon refused or failed.
+    #[error("the daemon refuses: {0}")]
+    Refused(Failure),
+    /// The daemon answered something that is no answer to the question.
+    #[error(
+        "the daemon's answer makes no sense ({0}): client and daemon may be of different versions"
+    )]
+    Nonsense(String),
+}
+
+impl Error {
+    /// An error of connecting to `socket`.
+    pub(crate) fn connecting(socket: &Path, source: io::Error) -> Self {
+        let socket = socket.to_owned();
+        match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Self::NoDaemon { socket, source }
+            }
+            io::ErrorKind::PermissionDenied => Self::Denied { socket },
+            _ => Self::Io { socket, source },
+        }
+    }
+
+    /// An error on the connection to `socket`.
+    pub(crate) fn talking(socket: &Path, source: io::Error) -> Self {
+        let source = match source.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the daemon does not answer in time",
+            ),
+            io::ErrorKind::UnexpectedEof => io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the daemon closed the connection",
+            ),
+            _ => source,
+        };
+        Self::Io {
+            socket: socket.to_owned(),
+            source,
+        }
+    }
+
+    /// Whether a new connection might do better: the daemon may have been restarted.
+    pub(crate) fn is_broken_connection(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure.kind {
+            ErrorKind::NotRedirected => Self::NotRedirected(failure.message),
+            ErrorKind::BadSocket => Self::BadSocket(failure.message),
+            _ => Self::Refused(failure),
+        }
+    }
+}
+
+/// Reads a reply line; a failure becomes an error.
+pub(crate) fn read_reply(line: &[u8]) -> Result<Reply> {
+    match serde_json::from_slice(line) {
+        Ok(Reply::Error(failure)) => Err(failure.into()),
+        Ok(reply) => Ok(reply),
+        Err(e) => Err(Error::Nonsense(e.to_string())),
+    }
+}
+
+/// What a reply of the wrong kind is told as.
+pub(crate) fn unexpected() -> Error {
+    Error::Nonsense("a reply to another request".into())
+}

@@ -1,0 +1,182 @@
+//! What the rules and the box's addresses mean for the workers and for steering. Computed
+//! anew whenever an address or a link changes; nothing is changed here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use host::{Own4, Snapshot};
+use pipeline::{Marks, PortId, PortView, RuleHits, View};
+use policy::Endpoints;
+use rules::{Interface, Ruleset};
+use wire::MacAddr;
+use xdp_prog::{Direction, MAX_TAKEN, Taken};
+
+use crate::config::Config;
+
+/// What does not change while the daemon runs.
+pub struct Constants {
+    /// The parsed ruleset; empty without a file.
+    pub ruleset: Ruleset,
+    /// What its rules have matched.
+    pub rule_hits: Arc<RuleHits>,
+    /// The marks of the host port.
+    pub marks: Marks,
+}
+
+/// What steering is told of the box's addresses.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Steered {
+    /// Own IPv4 addresses, broadcast ones included, with what is taken of each.
+    pub v4: Vec<(Ipv4Addr, Vec<Taken>)>,
+    /// Own IPv6 addresses.
+    pub v6: Vec<Ipv6Addr>,
+}
+
+impl Steered {
+    /// What either has, for the time between two views.
+    pub fn union(&self, other: &Self) -> Self {
+        let mut v4: BTreeMap<Ipv4Addr, Vec<Taken>> = self.v4.iter().cloned().collect();
+        for (addr, ranges) in &other.v4 {
+            let known = v4.entry(*addr).or_default();
+            let new = ranges
+                .iter()
+                .filter(|range| !known.contains(range))
+                .cloned();
+            let new: Vec<Taken> = new.collect();
+            known.extend(new);
+            // Better the old alone for a moment than a refusal: workers still know the old.
+            known.truncate(MAX_TAKEN);
+        }
+        let v6: BTreeSet<Ipv6Addr> = self.v6.iter().chain(&other.v6).copied().collect();
+        Self {
+            v4: v4.into_iter().collect(),
+            v6: v6.into_iter().collect(),
+        }
+    }
+}
+
+/// The interfaces as rules see them.
+pub fn interfaces(config: &Config, snapshot: &Snapshot) -> Vec<Interface> {
+    let ids = (0..=u8::MAX).map(PortId);
+    let interface = |(id, port): (PortId, &crate::config::Port)| Interface {
+        name: port.interface.clone(),
+        port: id,
+        first_address: snapshot
+            .link(&port.interface)
+            .and_then(|link| snapshot.addresses.primary4(link.ifindex)),
+    };
+    ids.zip(&config.ports).map(interface).collect()
+}
+
+/// Makes the workers' view and steering's part of it.
+///
+/// Endpoints that were taken stay so as long as their address is the box's: flows may lead
+/// there, and what they answer must not leave untranslated. `before` is what was taken.
+pub fn survey(
+    config: &Config,
+    constants: &Constants,
+    snapshot: &Snapshot,
+    before: &[Endpoints],
+    generation: u32,
+) -> Result<(View, Steered)> {
+    let interfaces = interfaces(config, snapshot);
+    let policy = rules::compile(&constants.ruleset, &interfaces, generation)?;
+    let own = snapshot.addresses.own_v4();
+    let unicast: Vec<Ipv4Addr> = own
+        .iter()
+        .filter(|(_, kind)| **kind == Own4::Unicast)
+        .map(|(addr, _)| *addr)
+        .collect();
+    let mut proxies: Vec<Endpoints> = policy.proxies();
+    let old = before
+        .iter()
+        .filter(|set| !proxies.contains(set))
+        .cloned()
+        .collect::<Vec<_>>();
+    proxies.extend(old);
+    proxies.retain(|set| unicast.contains(&set.addr));
+    let taken = taken(&proxies, &policy.concerns(&unicast));
+    if let Some((addr, ranges)) = taken.iter().find(|(_, ranges)| ranges.len() > MAX_TAKEN) {
+        bail!(
+            "the rules redirect to {} port ranges of {addr}; at most {} are possible: use --on-port",
+            ranges.len() - 1,
+            MAX_TAKEN - 1
+        );
+    }
+    let steered = Steered {
+        v4: own
+            .keys()
+            .map(|addr| (*addr, taken.get(addr).cloned().unwrap_or_default()))
+            .collect(),
+        v6: snapshot.addresses.own_v6().into_iter().collect(),
+    };
+    let ports = config
+        .ports
+        .iter()
+        .map(|port| {
+            let link = snapshot.link(&port.interface);
+            let mac = link.and_then(|link| link.mac).map(MacAddr);
+            mac.map(|mac| PortView { mac })
+                .with_context(|| format!("{} has no Ethernet address", port.interface))
+        })
+        .collect::<Result<_>>()?;
+    let view = View {
+        policy,
+        rule_hits: Arc::clone(&constants.rule_hits),
+        own: unicast.into_iter().collect(),
+        proxies,
+        ports,
+        marks: constants.marks,
+    };
+    Ok((view, steered))
+}
+
+/// Per own address: proxies' endpoints in both directions, what else rules concern inbound.
+fn taken(proxies: &[Endpoints], concerned: &[Endpoints]) -> BTreeMap<Ipv4Addr, Vec<Taken>> {
+    let mut taken: BTreeMap<Ipv4Addr, Vec<Taken>> = BTreeMap::new();
+    let both = proxies.iter().map(|set| (set, Direction::Both));
+    let inbound = concerned.iter().map(|set| (set, Direction::Inbound));
+    for (set, direction) in both.chain(inbound) {
+        let range = Taken {
+            proto: set.proto.0,
+            ports: set.ports.clone(),
+            direction,
+        };
+        taken.entry(set.addr).or_default().push(range);
+    }
+    for ranges in taken.values_mut().filter(|ranges| ranges.len() > MAX_TAKEN) {
+        // More than steering can tell apart: the workers see all that comes to this address and
+        // deliver what no rule wants. What leaves must stay exact; `survey` refuses too many.
+        ranges.retain(|range| range.direction == Direction::Both);
+        ranges.push(Taken {
+            proto: 0,
+            ports: 0..=u16::MAX,
+            direction: Direction::Inbound,
+        });
+    }
+    taken
+}
+
+/// What an administrator should know about a ruleset on this box.
+pub fn warnings(config: &Config, constants: &Constants, snapshot: &Snapshot) -> Vec<String> {
+    let interfaces = interfaces(config, snapshot);
+    let unmatched = rules::unmatched_interfaces(&constants.ruleset, &interfaces);
+    let mut warnings: Vec<String> = unmatched.iter().map(ToString::to_string).collect();
+    let own = snapshot.addresses.own_v4();
+    if let Ok(policy) = rules::compile(&constants.ruleset, &interfaces, 0) {
+        let foreign = policy
+            .proxies()
+            .into_iter()
+            .filter(|set| !own.contains_key(&set.addr));
+        warnings.extend(foreign.map(|set| {
+            format!(
+                "a rule redirects to {}, which is no address of this box: its connections are refused",
+                set.addr
+            )
+        }));
+    }
+    warnings.dedup();
+    warnings
+}

@@ -1,0 +1,315 @@
+//! Random batches in random surroundings.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use pipeline::{DropReason, Event, Ingress, PortId, Verdict};
+use policy::{Rule, RuleId};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use tables::{Flow, FlowKey, FlowSnapshot, Kind, Side};
+use wire::{Endpoint, Headers, Protocol, Transport, Tuple};
+
+use crate::fixture::firewall::{on_slow_lane, on_stack, on_wire};
+use crate::fixture::*;
+
+/// By which way a frame comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Wire,
+    Slow,
+    Stack,
+    Unmarked,
+}
+
+#[derive(Clone, Debug)]
+struct Made {
+    way: Way,
+    port: PortId,
+    frame: Vec<u8>,
+    /// Whether something was done to it that may break it.
+    mutated: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Batch(bool, Vec<Made>),
+    Commit(usize),
+    Wait(u64),
+    Expire,
+}
+
+/// Few endpoints, so that frames meet the flows of others.
+fn endpoint() -> impl Strategy<Value = Endpoint> {
+    let addrs = [CLIENT.addr, SERVER.addr, SERVER2.addr, OWN_INTRA, OWN_INTER];
+    let ports = [80, 3128, 8080, 40_000];
+    (select(addrs.to_vec()), select(ports.to_vec())).prop_map(|(a, p)| Endpoint::new(a, p))
+}
+
+fn tuple() -> impl Strategy<Value = Tuple> {
+    let usual = select(vec![
+        (CLIENT, SERVER),
+        (CLIENT, SERVER2),
+        (CLIENT, PROXY),
+        (PROXY, CLIENT),
+        (PROXY2, CLIENT),
+        (PROXY, SERVER),
+        (SERVER, PROXY),
+    ]);
+    prop_oneof![3 => usual, 1 => (endpoint(), endpoint())]
+        .prop_map(|(src, dst)| tcp_tuple(src, dst))
+}
+
+fn segment() -> impl Strategy<Value = Vec<u8>> {
+    let flags = select(vec![
+        SYN,
+        SYN,
+        SYN | ACK,
+        ACK,
+        FIN | ACK,
+        RST,
+        RST | ACK,
+        0,
+        0xff,
+    ]);
+    let seqs = select(vec![0, 1000, 1001, 7000, u32::MAX]);
+    let payload = select(vec![&b""[..], b"x", b"some more payload"]);
+    (tuple(), flags, seqs.clone(), seqs, payload)
+        .prop_map(|(tuple, flags, seq, ack, payload)| tcp(&tuple, flags, seq, ack, payload))
+}
+
+fn packet() -> impl Strategy<Value = Vec<u8>> {
+    let datagram = tuple().prop_map(|t| udp(&udp_tuple(t.src, t.dst), b"datagram"));
+    let ping = tuple().prop_map(|t| echo(t.src.addr, t.dst.addr));
+    let error = (tuple(), segment(), 20..60_usize)
+        .prop_map(|(t, about, kept)| icmp_error(t.src.addr, t.dst.addr, &about, kept));
+    prop_oneof![8 => segment(), 2 => datagram, 1 => ping, 2 => error]
+}
+
+fn made(host_port: bool) -> impl Strategy<Value = Made> {
+    let ways = if host_port {
+        vec![Way::Stack, Way::Stack, Way::Stack, Way::Slow, Way::Unmarked]
+    } else {
+        vec![Way::Wire]
+    };
+    let ports = vec![INTRA, INTRA, INTRA, INTER, INTER, NOWHERE];
+    let dressing = (any::<bool>(), proptest::option::weighted(0.1, 1_u16..4095));
+    let bites = proptest::collection::vec((any::<Index>(), any::<u8>()), 1..4);
+    let cut = proptest::option::weighted(0.3, any::<Index>());
+    let mutation = proptest::option::weighted(0.2, (bites, cut));
+    (select(ways), select(ports), packet(), dressing, mutation).prop_map(
+        |(way, port, packet, (partial, vlan), mutation)| {
+            let is_icmp = packet[23] == Protocol::ICMP.0;
+            let mut frame = packet;
+            if partial && !is_icmp {
+                frame = with_partial_checksum(frame);
+            }
+            if let Some(id) = vlan {
+                frame = tagged(frame, id);
+            }
+            let mutated = mutation.is_some();
+            if let Some((bites, cut)) = mutation {
+                for (at, value) in bites {
+                    let at = at.index(frame.len());
+                    frame[at] = value;
+                }
+                // The MAC addresses stay: they are filled in below.
+                frame.truncate(cut.map_or(frame.len(), |cut| 12 + cut.index(frame.len() - 12)));
+            }
+            let frame = match way {
+                Way::Wire => on_wire(port, frame),
+                Way::Slow => on_slow_lane(port, frame),
+                Way::Stack => on_stack(port, frame),
+                Way::Unmarked => frame,
+            };
+            Made {
+                way,
+                port,
+                frame,
+                mutated,
+            }
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let batch = any::<bool>().prop_flat_map(|host_port| {
+        proptest::collection::vec(made(host_port), 0..12)
+            .prop_map(move |frames| Step::Batch(host_port, frames))
+    });
+    prop_oneof![
+        12 => batch,
+        2 => (0..rulesets().len()).prop_map(Step::Commit),
+        1 => (0..200 * SECOND).prop_map(Step::Wait),
+        1 => Just(Step::Expire),
+    ]
+}
+
+fn rulesets() -> Vec<Vec<Rule>> {
+    vec![
+        vec![redirect_from_port(INTRA, 80, PROXY)],
+        vec![redirect(80, PROXY2), redirect(40_000, PROXY)],
+        vec![drop_to(SERVER.addr), redirect(80, PROXY)],
+        vec![redirect(80, SERVER2)],
+        vec![Rule {
+            proto: policy::Test::Any,
+            destination_ports: policy::Test::Any,
+            ..redirect(80, PROXY)
+        }],
+        Vec::new(),
+    ]
+}
+
+fn is_own(addr: Ipv4Addr) -> bool {
+    [OWN_INTRA, OWN_INTER].contains(&addr)
+}
+
+/// What the stack may send, and as what it leaves.
+type Exits = HashSet<(FlowKey, Tuple)>;
+
+fn exits(fw: &Firewall) -> Exits {
+    let ways = |seen: FlowSnapshot| {
+        let Flow { orig, reply, .. } = seen.flow;
+        [(orig, reply), (reply, orig)]
+    };
+    fw.flows
+        .iter()
+        .flat_map(ways)
+        .filter(|(own, _)| own.side() == Side::Host)
+        .map(|(own, other)| (own, other.tuple().reversed()))
+        .collect()
+}
+
+fn flows_made(fw: &Firewall) -> u64 {
+    fw.counters.events(Event::Local) + fw.counters.events(Event::Redirected)
+}
+
+fn run_batch(fw: &mut Firewall, host_port: bool, frames: &[Made]) -> Result<(), TestCaseError> {
+    // A NIC's batch comes by one port: that of its first frame.
+    let port = frames.first().map_or(INTRA, |made| made.port);
+    let ingress = if host_port {
+        Ingress::HostPort
+    } else {
+        Ingress::Port(port)
+    };
+    let old: HashSet<_> = fw.flows.iter().map(|seen| seen.id).collect();
+    let (mut exits_seen, made_before) = (exits(fw), flows_made(fw));
+    let outcomes = fw.batch(ingress, frames.iter().map(|m| m.frame.clone()).collect());
+    exits_seen.extend(exits(fw));
+    let new = fw.flows.iter().filter(|seen| !old.contains(&seen.id));
+    // A flow that came and went within the batch is in neither reading.
+    let exits = (flows_made(fw) - made_before == new.count() as u64).then_some(exits_seen);
+
+    for (made, outcome) in std::iter::zip(frames, &outcomes) {
+        check(made, outcome, exits.as_ref())?;
+        // A refused mutation may have had a bad checksum all along.
+        if !made.mutated && !matches!(outcome.verdict, Verdict::Drop(_)) {
+            read(&outcome.frame);
+        }
+    }
+    check_flows(fw)
+}
+
+fn check(made: &Made, outcome: &Outcome, exits: Option<&Exits>) -> Result<(), TestCaseError> {
+    let headers = || Headers::parse(&outcome.frame).unwrap();
+    let from_stack = made.way == Way::Stack;
+    match outcome.verdict {
+        Verdict::Drop(reason) => {
+            prop_assert_ne!(reason, DropReason::TxFull);
+            prop_assert_eq!(outcome.frame.len(), made.frame.len());
+        }
+        Verdict::Host => {
+            prop_assert!(!from_stack, "from the stack to the stack");
+            prop_assert!(is_own(headers().tuple.dst.addr), "{:?}", headers().tuple);
+            prop_assert!(
+                !is_own(headers().tuple.src.addr) || headers().tuple.proto == Protocol::ICMP
+            );
+            prop_assert_eq!(outcome.frame.len(), made.frame.len());
+        }
+        Verdict::Wire(_) if from_stack => {
+            prop_assert_eq!(outcome.frame.len(), made.frame.len());
+            let mut sent = Headers::parse(&made.frame).unwrap();
+            let mut leaves = headers().tuple;
+            if let Transport::Icmp(icmp) = sent.transport {
+                // An error's own addresses have no ports: what it is about tells.
+                sent.tuple = icmp.embedded.unwrap().reversed();
+                let Transport::Icmp(icmp) = headers().transport else {
+                    return Err(TestCaseError::fail("another protocol"));
+                };
+                leaves = icmp.embedded.unwrap().reversed();
+            }
+            let key = FlowKey::new(Side::Host, &sent.tuple);
+            prop_assert!(
+                exits.is_none_or(|exits| exits.contains(&(key, leaves))),
+                "{} left as {leaves}",
+                sent.tuple
+            );
+        }
+        Verdict::Wire(_) => {
+            // Only a refusal goes back to the wire.
+            prop_assert!(made.way == Way::Wire || made.way == Way::Slow);
+            let Transport::Tcp(tcp) = headers().transport else {
+                return Err(TestCaseError::fail("no reset"));
+            };
+            prop_assert!(tcp.flags.any(RST));
+            let sent = Headers::parse(&made.frame).unwrap();
+            prop_assert_eq!(headers().tuple, sent.tuple.reversed());
+        }
+    }
+    Ok(())
+}
+
+/// No key has two flows, and every flow is found by both.
+fn check_flows(fw: &Firewall) -> Result<(), TestCaseError> {
+    let mut keys = HashSet::new();
+    for seen in fw.flows.iter() {
+        for key in [seen.flow.orig, seen.flow.reply] {
+            prop_assert!(keys.insert(key), "{key:?} twice");
+            prop_assert_eq!(fw.flows.lookup(&key).map(|hit| hit.id), Some(seen.id));
+        }
+        // Only a local flow's packets pass as they are.
+        let (from, to) = (seen.flow.orig.tuple(), seen.flow.reply.tuple().reversed());
+        match seen.flow.kind {
+            Kind::Local => prop_assert_eq!(from.dst, to.dst),
+            Kind::Redirect => prop_assert_ne!(from.dst, to.dst),
+        }
+        let proto = from.proto;
+        prop_assert!(matches!(proto, Protocol::TCP | Protocol::UDP));
+    }
+    prop_assert_eq!(keys.len(), 2 * fw.flows.counts().live);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn nothing_leaves_untranslated_and_no_frame_is_lost(steps in proptest::collection::vec(step(), 1..24)) {
+        let mut fw = Firewall::of(Setting { capacity: 24, ..Setting::default() });
+        for step in &steps {
+            match step {
+                // The fixture holds the verdicts against the counters.
+                Step::Batch(host_port, frames) => run_batch(&mut fw, *host_port, frames)?,
+                Step::Commit(at) => fw.commit(rulesets().swap_remove(*at)),
+                Step::Wait(ns) => fw.now_ns += ns,
+                Step::Expire => {
+                    let mut cursor = 0;
+                    fw.flows.expire(&mut cursor, 24, fw.now_ns, &tables::Timeouts::default(), |_| {});
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_from_nowhere_are_survived(
+        frames in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..64),
+        host_port: bool,
+    ) {
+        let mut fw = Firewall::new();
+        let ingress = if host_port { Ingress::HostPort } else { Ingress::Port(INTER) };
+        for outcome in fw.batch(ingress, frames) {
+            prop_assert!(matches!(outcome.verdict, Verdict::Drop(_)));
+        }
+        prop_assert_eq!(fw.view().rule_hits.read(RuleId(0)), (0, 0));
+    }
+}

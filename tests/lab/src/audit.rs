@@ -1,0 +1,225 @@
+//! Reads a capture and judges what the firewall sent on that wire.
+//!
+//! The rules: every frame is from the firewall's card (no internal mark on the wire), every
+//! checksum is right, no packet shows an address that this side must not see.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufReader;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use etherparse::{LinkSlice, NetSlice, SlicedPacket, TransportSlice};
+use pcap_file::pcap::PcapReader;
+
+use crate::checksum::{pseudo_header, sum};
+
+/// Violations that a report spells out; more are only counted.
+const SPELLED_OUT: usize = 10;
+
+/// What may be seen on a wire.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// The firewall's card on it.
+    pub mac: [u8; 6],
+    /// The firewall's own addresses: its kernel sends with them.
+    pub own: BTreeSet<Ipv4Addr>,
+    /// Own endpoints that may speak TCP here, where the others may not.
+    pub services: Option<BTreeSet<SocketAddrV4>>,
+    /// Foreign endpoints that may be the source of a TCP packet; `None`: any.
+    pub servers: Option<BTreeSet<SocketAddrV4>>,
+    /// Addresses that must not be the source of any packet.
+    pub hidden: BTreeSet<Ipv4Addr>,
+    /// Endpoints that must not be the source of a TCP packet, whatever else holds.
+    pub proxies: BTreeSet<SocketAddrV4>,
+    /// Whether the receiver merges packets, which leaves a partial checksum on the result.
+    pub merged: bool,
+}
+
+/// What a capture held.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Packets by kind.
+    pub kinds: BTreeMap<&'static str, u64>,
+    /// TCP packets by source and destination.
+    pub tcp: BTreeMap<(SocketAddrV4, SocketAddrV4), u64>,
+    /// What broke a rule, up to a limit.
+    pub violations: Vec<String>,
+    /// How many packets broke a rule.
+    pub violation_count: u64,
+}
+
+impl Report {
+    /// How many packets of `kind` there were.
+    pub fn count(&self, kind: &str) -> u64 {
+        self.kinds.get(kind).copied().unwrap_or_default()
+    }
+
+    /// An error that lists the violations, if there are any.
+    pub fn check(&self) -> Result<()> {
+        if self.violation_count == 0 {
+            return Ok(());
+        }
+        bail!(
+            "{} packets broke the rules of the wire:\n  {}",
+            self.violation_count,
+            self.violations.join("\n  ")
+        );
+    }
+
+    /// Counts a packet of which there is nothing more to judge.
+    fn harmless(&mut self, kind: &'static str) -> Result<(), String> {
+        self.count_one(kind);
+        Ok(())
+    }
+
+    fn count_one(&mut self, kind: &'static str) {
+        *self.kinds.entry(kind).or_default() += 1;
+    }
+}
+
+/// Judges every packet of the capture at `path`.
+pub fn audit(path: &Path, link: &Link) -> Result<Report> {
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let mut reader = PcapReader::new(BufReader::with_capacity(1 << 20, file))
+        .with_context(|| path.display().to_string())?;
+    let mut report = Report::default();
+    let mut number = 0_u64;
+    while let Some(packet) = reader.next_packet() {
+        let packet = packet.with_context(|| path.display().to_string())?;
+        number += 1;
+        report.count_one("all");
+        let whole = packet.data.len() as u64 == u64::from(packet.orig_len);
+        let verdict = if whole {
+            judge(&packet.data, link, &mut report)
+        } else {
+            Err("is cut off: capture whole packets".to_owned())
+        };
+        if let Err(cause) = verdict {
+            report.violation_count += 1;
+            if report.violations.len() < SPELLED_OUT {
+                let name = link.name;
+                let line = format!("{name} #{number} {}: {cause}", summary(&packet.data));
+                report.violations.push(line);
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn judge(frame: &[u8], link: &Link, report: &mut Report) -> Result<(), String> {
+    let packet = SlicedPacket::from_ethernet(frame).map_err(|e| format!("is malformed: {e}"))?;
+    let Some(LinkSlice::Ethernet2(ethernet)) = &packet.link else {
+        return Err("is not Ethernet".into());
+    };
+    let source = ethernet.source();
+    if source != link.mac {
+        return Err(format!("has the source MAC {source:02x?}"));
+    }
+    let ip = match &packet.net {
+        Some(NetSlice::Ipv4(ip)) => ip,
+        Some(NetSlice::Arp(_)) => return report.harmless("arp"),
+        Some(NetSlice::Ipv6(_)) => return report.harmless("ipv6"),
+        None => return report.harmless("other"),
+    };
+    report.count_one("ipv4");
+    let header = ip.header();
+    if sum(&[header.slice()]) != 0xffff {
+        return Err("has a bad IPv4 header checksum".into());
+    }
+    let (from, to) = (header.source_addr(), header.destination_addr());
+    if link.hidden.contains(&from) {
+        return Err(format!("shows {from}, which this side must not see"));
+    }
+    if ip.is_payload_fragmented() {
+        return report.harmless("fragment");
+    }
+    let payload = ip.payload().payload;
+    let pseudo = pseudo_header(from, to, header.protocol().0, payload.len());
+    // The firewall's kernel leaves checksums to the card, and a virtual one never does them.
+    let partial_is_fine = link.merged || link.own.contains(&from);
+    let partial = partial_is_fine.then(|| sum(&[&pseudo]));
+    match &packet.transport {
+        Some(TransportSlice::Tcp(tcp)) => {
+            report.count_one("tcp");
+            transport(&[&pseudo, payload], tcp.checksum(), partial, "TCP", report)?;
+            let source = SocketAddrV4::new(from, tcp.source_port());
+            let destination = SocketAddrV4::new(to, tcp.destination_port());
+            *report.tcp.entry((source, destination)).or_default() += 1;
+            endpoint(source, link)
+        }
+        Some(TransportSlice::Udp(udp)) => {
+            report.count_one("udp");
+            match udp.checksum() {
+                0 => Ok(()),
+                check => transport(&[&pseudo, payload], check, partial, "UDP", report),
+            }
+        }
+        Some(TransportSlice::Icmpv4(icmp)) => {
+            report.count_one("icmp");
+            transport(&[payload], icmp.checksum(), None, "ICMP", report)
+        }
+        _ => report.harmless("other ipv4"),
+    }
+}
+
+/// Checks a checksum: right, or, where that is fine, only begun.
+fn transport(
+    parts: &[&[u8]],
+    check: u16,
+    partial: Option<u16>,
+    name: &str,
+    report: &mut Report,
+) -> Result<(), String> {
+    if sum(parts) == 0xffff {
+        return Ok(());
+    }
+    if partial == Some(check) {
+        return report.harmless("partial checksum");
+    }
+    Err(format!("has a bad {name} checksum {check:#06x}"))
+}
+
+/// Checks whose word a TCP packet claims to be.
+fn endpoint(source: SocketAddrV4, link: &Link) -> Result<(), String> {
+    if link.proxies.contains(&source) {
+        return Err(format!("comes from the proxy's own endpoint {source}"));
+    }
+    let allowed = match link.own.contains(source.ip()) {
+        true => &link.services,
+        false => &link.servers,
+    };
+    match allowed {
+        Some(allowed) if !allowed.contains(&source) => {
+            Err(format!("comes from {source}, which is none of the servers"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A frame in a few words, as far as it can be read.
+fn summary(frame: &[u8]) -> String {
+    let Ok(packet) = SlicedPacket::from_ethernet(frame) else {
+        return format!("{} bytes", frame.len());
+    };
+    let Some(NetSlice::Ipv4(ip)) = &packet.net else {
+        return format!("{} bytes", frame.len());
+    };
+    let (from, to) = (ip.header().source_addr(), ip.header().destination_addr());
+    match &packet.transport {
+        Some(TransportSlice::Tcp(t)) => {
+            let flags = [(t.syn(), 'S'), (t.fin(), 'F'), (t.rst(), 'R')];
+            let flags: String = flags.iter().filter(|f| f.0).map(|f| f.1).collect();
+            let (sport, dport) = (t.source_port(), t.destination_port());
+            format!("TCP {from}:{sport} > {to}:{dport} [{flags}]")
+        }
+        Some(TransportSlice::Udp(u)) => {
+            let (sport, dport) = (u.source_port(), u.destination_port());
+            format!("UDP {from}:{sport} > {to}:{dport}")
+        }
+        _ => format!("{from} > {to}"),
+    }
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* Reads the headers of a frame, as far as steering needs them. */
+#ifndef XTP_FRAME_H
+#define XTP_FRAME_H
+
+#include <stdbool.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/in6.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+
+#define MAX_VLAN_TAGS 2
+/* Ethernet, two tags, the longest IPv4 header, two ports. */
+#define HEADERS_LEN (ETH_HLEN + MAX_VLAN_TAGS * 4 + 60 + 4)
+
+enum frame_kind {
+	FRAME_MALFORMED,
+	FRAME_OTHER,
+	FRAME_IPV4,
+	FRAME_IPV6,
+};
+
+struct packet {
+	__be32 src, dst;
+	struct in6_addr dst6;
+	__u16 sport, dport; /* host order; 0 where the protocol has none */
+	__u8 proto;
+	bool tail;	  /* a fragment other than the first */
+	bool ports_known; /* false: tail, or cut off before the ports */
+};
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 proto;
+};
+
+static __always_inline bool is_vlan(__be16 proto)
+{
+	return proto == bpf_htons(ETH_P_8021Q) || proto == bpf_htons(ETH_P_8021AD);
+}
+
+static __always_inline bool has_ports(__u8 proto)
+{
+	return proto == IPPROTO_TCP || proto == IPPROTO_UDP;
+}
+
+static __always_inline enum frame_kind parse_ipv4(void *at, void *end, struct packet *p)
+{
+	struct iphdr *ip = at;
+	__be16 *ports;
+
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
+		return FRAME_MALFORMED;
+	at += ip->ihl * 4;
+	if (at > end)
+		return FRAME_MALFORMED;
+	p->src = ip->saddr;
+	p->dst = ip->daddr;
+	p->proto = ip->protocol;
+	p->tail = ip->frag_off & bpf_htons(0x1fff);
+	p->sport = p->dport = 0;
+	p->ports_known = !p->tail;
+	if (p->tail || !has_ports(p->proto))
+		return FRAME_IPV4;
+	ports = at;
+	if ((void *)(ports + 2) > end) {
+		p->ports_known = false;
+		return FRAME_IPV4;
+	}
+	p->sport = bpf_ntohs(ports[0]);
+	p->dport = bpf_ntohs(ports[1]);
+	return FRAME_IPV4;
+}
+
+static __always_inline enum frame_kind parse_ipv6(void *at, void *end, struct packet *p)
+{
+	struct ipv6hdr *ip = at;
+
+	if ((void *)(ip + 1) > end || ip->version != 6)
+		return FRAME_MALFORMED;
+	p->dst6 = ip->daddr;
+	return FRAME_IPV6;
+}
+
+/* The Ethernet header itself must be there. */
+static __always_inline enum frame_kind parse(struct ethhdr *eth, void *end, struct packet *p)
+{
+	__be16 proto = eth->h_proto;
+	void *at = eth + 1;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < MAX_VLAN_TAGS; i++) {
+		struct vlan_tag *tag = at;
+
+		if (!is_vlan(proto))
+			break;
+		if ((void *)(tag + 1) > end)
+			return FRAME_MALFORMED;
+		proto = tag->proto;
+		at = tag + 1;
+	}
+	if (proto == bpf_htons(ETH_P_IP))
+		return parse_ipv4(at, end, p);
+	if (proto == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(at, end, p);
+	return FRAME_OTHER;
+}
+
+static __always_inline bool is_group_mac(const __u8 *mac)
+{
+	return mac[0] & 1;
+}
+
+static __always_inline bool mac_is(const __u8 *mac, const volatile __u8 *other, int len)
+{
+	__u8 diff = 0;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < len; i++)
+		diff |= mac[i] ^ other[i];
+	return !diff;
+}
+
+/* Not memcpy: without volatile the compiler takes a setting for its initial 0. */
+static __always_inline void mac_copy(__u8 *to, const volatile __u8 *from)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < ETH_ALEN; i++)
+		to[i] = from[i];
+}
+
+#endif

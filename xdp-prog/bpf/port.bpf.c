@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/*
+ * The programs of one NIC: what arrives is passed or diverted (xtp_steer, with
+ * xtp_slow_lane behind it in generic mode), what leaves is let go or diverted
+ * (xtp_egress). docs/steering.md has the table of verdicts.
+ *
+ * Invariant: each frame that reaches xtp_steer moves exactly one of the
+ * counters from PASS_NON_IP to OVERSIZE.
+ */
+#include <linux/bpf.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+#include "shared.h"
+#include "frame.h"
+
+/* In the order of PORT_COUNTERS in src/counters.rs. */
+enum counter {
+	PASS_NON_IP,
+	PASS_OTHER_HOST,
+	PASS_MULTICAST,
+	PASS_REINJECTED,
+	PASS_OWN,
+	PASS_MANAGEMENT,
+	PASS_IPV6_OWN,
+	PASS_IPV6_MULTICAST,
+	PASS_IPV6_LINK_LOCAL,
+	DIVERT_TRANSIT,
+	DIVERT_TAKEN,
+	DIVERT_IPV6,
+	SLOW_LANE,
+	NO_SOCKET_DROPPED,
+	NO_SOCKET_PASSED,
+	MALFORMED,
+	OVERSIZE,
+	SLOW_LANE_SENT,
+	EGRESS_NATIVE,
+	EGRESS_MANAGEMENT,
+	EGRESS_DIVERTED,
+	COUNTERS,
+};
+
+#include "counting.h"
+
+const volatile struct port_config config = {};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1); /* the loader sets it to the number of queues */
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESS_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __be32);
+	__type(value, struct taken);
+} own4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESS_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct in6_addr);
+	__type(value, __u8);
+} own6 SEC(".maps");
+
+/* A hash of one entry: unlike an array's, its value is replaced whole. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct management);
+} management SEC(".maps");
+
+static __noinline bool is_management(__u8 proto, __u16 port, __be32 peer)
+{
+	__u32 key = 0;
+	struct management *table = bpf_map_lookup_elem(&management, &key);
+	__u32 i;
+
+	if (!table)
+		return false;
+	for (i = 0; i < MAX_MANAGEMENT; i++) {
+		struct management_entry *e = &table->entries[i];
+
+		if (i >= table->count)
+			break;
+		if ((peer & e->mask) == e->network && (!e->proto || e->proto == proto) &&
+		    e->lo <= port && port <= e->hi)
+			return true;
+	}
+	return false;
+}
+
+/* A tail has no port: does an entry concern its protocol and peer at all? */
+static __noinline bool is_management_tail(__u8 proto, __be32 peer)
+{
+	__u32 key = 0;
+	struct management *table = bpf_map_lookup_elem(&management, &key);
+	__u32 i;
+
+	if (!table)
+		return false;
+	for (i = 0; i < MAX_MANAGEMENT; i++) {
+		struct management_entry *e = &table->entries[i];
+
+		if (i >= table->count)
+			break;
+		if ((peer & e->mask) == e->network && (!e->proto || e->proto == proto))
+			return true;
+	}
+	return false;
+}
+
+/* With unknown ports the protocol decides: better diverted than missed. */
+static __always_inline bool is_taken(struct taken *taken, __u8 direction, __u8 proto, __u16 port,
+				     bool port_known)
+{
+	__u32 i;
+
+	for (i = 0; i < MAX_TAKEN; i++) {
+		struct taken_range *r = &taken->ranges[i];
+
+		if (i >= taken->count)
+			break;
+		if (!(r->direction & direction) || (r->proto && r->proto != proto))
+			continue;
+		if (!port_known || (r->lo <= port && port <= r->hi))
+			return true;
+	}
+	return false;
+}
+
+static __always_inline int pass(__u32 counter)
+{
+	count(counter);
+	return XDP_PASS;
+}
+
+static __always_inline int drop(__u32 counter)
+{
+	count(counter);
+	return XDP_DROP;
+}
+
+/* A super-packet fits no chunk: tc takes it to xtp0, which segments it. */
+static __always_inline int oversize(struct xdp_md *ctx)
+{
+	__u32 *tag;
+
+	if (!config.generic || bpf_xdp_adjust_meta(ctx, -(int)sizeof(*tag)))
+		return drop(OVERSIZE);
+	tag = (void *)(long)ctx->data_meta;
+	if ((void *)(tag + 1) > (void *)(long)ctx->data)
+		return drop(OVERSIZE);
+	*tag = SLOW_LANE_TAG;
+	return pass(SLOW_LANE);
+}
+
+static __always_inline int divert(struct xdp_md *ctx, __u32 counter)
+{
+	__u32 queue = ctx->rx_queue_index;
+
+	if (!bpf_map_lookup_elem(&xsks, &queue))
+		return config.open ? pass(NO_SOCKET_PASSED) : drop(NO_SOCKET_DROPPED);
+	if (ctx->data_end - ctx->data > config.max_frame)
+		return oversize(ctx);
+	count(counter);
+	return bpf_redirect_map(&xsks, queue, config.open ? XDP_PASS : XDP_DROP);
+}
+
+static __always_inline int steer_own4(struct xdp_md *ctx, struct packet *p, struct taken *taken)
+{
+	if (p->tail ? is_management_tail(p->proto, p->src)
+		    : p->ports_known && is_management(p->proto, p->dport, p->src))
+		return pass(PASS_MANAGEMENT);
+	if (is_taken(taken, INBOUND, p->proto, p->dport, p->ports_known))
+		return divert(ctx, DIVERT_TAKEN);
+	return pass(PASS_OWN);
+}
+
+static __always_inline int steer_ipv4(struct xdp_md *ctx, struct packet *p)
+{
+	struct taken *taken = bpf_map_lookup_elem(&own4, &p->dst);
+
+	if (taken)
+		return steer_own4(ctx, p, taken);
+	/* 224.0.0.0/4 and 255.255.255.255 */
+	if ((p->dst & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || p->dst == 0xffffffff)
+		return pass(PASS_MULTICAST);
+	return divert(ctx, DIVERT_TRANSIT);
+}
+
+static __always_inline int steer_ipv6(struct xdp_md *ctx, struct packet *p)
+{
+	if (p->dst6.s6_addr[0] == 0xff)
+		return pass(PASS_IPV6_MULTICAST);
+	if (p->dst6.s6_addr[0] == 0xfe && (p->dst6.s6_addr[1] & 0xc0) == 0x80)
+		return pass(PASS_IPV6_LINK_LOCAL);
+	if (bpf_map_lookup_elem(&own6, &p->dst6))
+		return pass(PASS_IPV6_OWN);
+	return divert(ctx, DIVERT_IPV6);
+}
+
+SEC("xdp")
+int xtp_steer(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = (void *)(long)ctx->data;
+	struct packet p = {};
+	enum frame_kind kind;
+
+	if ((void *)(eth + 1) > end)
+		return drop(MALFORMED);
+	if (config.generic && mac_is(eth->h_source, config.reinjected, MAC_LEN))
+		return pass(PASS_REINJECTED);
+	if (is_group_mac(eth->h_dest))
+		return pass(PASS_MULTICAST);
+	/* The kernel will see another host's frame in it and not forward it. */
+	if (!mac_is(eth->h_dest, config.mac, MAC_LEN))
+		return pass(PASS_OTHER_HOST);
+	kind = parse(eth, end, &p);
+	if (kind == FRAME_MALFORMED)
+		return drop(MALFORMED);
+	if (kind == FRAME_IPV4)
+		return steer_ipv4(ctx, &p);
+	if (kind == FRAME_IPV6)
+		return steer_ipv6(ctx, &p);
+	return pass(PASS_NON_IP);
+}
+
+/* Behind xtp_steer in generic mode; the tag cannot come from a wire. */
+SEC("tc")
+int xtp_slow_lane(struct __sk_buff *skb)
+{
+	__u32 *tag = (void *)(long)skb->data_meta;
+	__u8 mark[MAC_LEN];
+
+	if ((void *)(tag + 1) > (void *)(long)skb->data || *tag != SLOW_LANE_TAG)
+		return TC_ACT_UNSPEC;
+	mac_copy(mark, config.from_wire);
+	if (bpf_skb_store_bytes(skb, 0, mark, sizeof(mark), 0))
+		return TC_ACT_SHOT;
+	count(SLOW_LANE_SENT);
+	return bpf_redirect(config.host_ifindex, 0);
+}
+
+static __always_inline int leave(__u32 counter)
+{
+	count(counter);
+	return TC_ACT_UNSPEC; /* the next filter, if any, has its say */
+}
+
+/* Only what is not linear yet has to be pulled; most headers are. */
+static __always_inline struct ethhdr *linear_headers(struct __sk_buff *skb, void **end)
+{
+	__u32 want = skb->len < HEADERS_LEN ? skb->len : HEADERS_LEN;
+	struct ethhdr *eth;
+
+	if (skb->data_end - skb->data < want)
+		bpf_skb_pull_data(skb, want);
+	eth = (void *)(long)skb->data;
+	*end = (void *)(long)skb->data_end;
+	return (void *)(eth + 1) > *end ? NULL : eth;
+}
+
+SEC("tc")
+int xtp_egress(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	__u8 mark[MAC_LEN];
+	struct taken *taken;
+	struct ethhdr *eth;
+	void *end;
+
+	eth = linear_headers(skb, &end);
+	if (!eth || parse(eth, end, &p) != FRAME_IPV4)
+		return leave(EGRESS_NATIVE);
+	taken = bpf_map_lookup_elem(&own4, &p.src);
+	if (!taken || !is_taken(taken, OUTBOUND, p.proto, p.sport, p.ports_known))
+		return leave(EGRESS_NATIVE);
+	/* A tail is not known to be management: it may belong to a translated flow. */
+	if (p.ports_known && is_management(p.proto, p.sport, p.dst))
+		return leave(EGRESS_MANAGEMENT);
+	mac_copy(mark, config.from_stack);
+	if (bpf_skb_store_bytes(skb, MAC_LEN, mark, sizeof(mark), 0))
+		return TC_ACT_SHOT;
+	count(EGRESS_DIVERTED);
+	return bpf_redirect(config.host_ifindex, 0);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
