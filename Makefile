@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-clean test unit e2e lint rooms clean
+.PHONY: help deps build demo demo-clean test unit loom e2e lint rooms clean
 
 CARGO ?= cargo
 # Debian packages: to build the BPF programs and their loader, and to run the lab.
@@ -11,7 +11,8 @@ BUILD_PACKAGES := clang llvm libelf-dev libpcap-dev zlib1g-dev m4 pkg-config mak
 LAB_PACKAGES := iproute2 ethtool nftables iputils-ping tcpdump nginx-light curl
 # Waiting tests need no core, so there may be more threads than labs that work.
 E2E_THREADS ?= 4
-export XTPROXY_BIN := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+export XTPROXY_BIN := $(TARGET)/release
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -43,8 +44,13 @@ demo-clean: ## Remove what a demo left
 
 test: lint unit e2e ## Every test, privileged ones included (as root)
 
-unit: deps
+unit: deps loom
 	$(CARGO) test --workspace --exclude xtproxy-e2e
+
+# Models of what is lock-free, with every interleaving that loom can tell apart.
+LOOM_PACKAGES := xtproxy-tables xtproxy-xsk
+loom: deps
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir $(TARGET)/loom $(LOOM_PACKAGES:%=-p %) --lib models
 
 e2e: build
 	$(CARGO) test --release --package xtproxy-e2e --no-fail-fast -- --test-threads $(E2E_THREADS)

@@ -13,8 +13,8 @@ use arc_swap::ArcSwap;
 use host::{Change, Changes, Direction, HostPort, Link, Netlink, RX_VLAN, Snapshot};
 use pipeline::{Counters, Examples, Ingress, Marks, Pipeline, PortId, RuleHits, SharedView};
 use rules::Ruleset;
-use tables::FlowTable;
-use worker::{LaneSpec, Worker, WorkerConfig, WorkerStats};
+use tables::{FlowTable, Side};
+use worker::{LaneSpec, Worker, WorkerConfig, WorkerStats, monotonic_ns};
 use xdp_prog::{Delivery, HostConfig, HostProgram, Mode as XdpMode, PortConfig, PortProgram};
 
 use crate::config::{Config, Mode, OnExit};
@@ -277,6 +277,23 @@ impl Dataplane {
         }
         self.steered = steered;
         Ok(())
+    }
+
+    /// Removes flows whose local end is at an address that the box no longer has: the kernel
+    /// would take their packets for transit.
+    pub fn forget_lost_endpoints(&self) {
+        let view = self.view.load();
+        let local_end = |flow: &tables::Flow| match flow.reply.side() {
+            Side::Host => flow.reply.tuple().src.addr,
+            Side::Wire => flow.orig.tuple().src.addr,
+        };
+        let lost = self
+            .flows
+            .iter()
+            .filter(|s| !view.own.contains(&local_end(&s.flow)));
+        for snapshot in lost {
+            self.flows.remove(snapshot.id, monotonic_ns());
+        }
     }
 
     /// Stops the workers and waits for them; their sockets are closed then.

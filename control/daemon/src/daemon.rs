@@ -227,6 +227,7 @@ fn follow(facts: &Facts, snapshot: host::Snapshot) {
         return;
     };
     let done = surveyed.and_then(|(view, steered)| dataplane.update(view, steered));
+    dataplane.forget_lost_endpoints();
     match done {
         Ok(()) => tracing::info!(
             generation,

@@ -76,6 +76,10 @@ impl Packet {
         }
     }
 
+    pub(crate) const fn is_icmp_error(&self) -> bool {
+        matches!(self.headers.transport, Transport::Icmp(icmp) if icmp.embedded.is_some())
+    }
+
     /// The tuple whose flow decides: the packet's own, or for an ICMP error that of a
     /// packet which would answer the one that it is about.
     fn flow_key(&self) -> FlowKey {

@@ -51,6 +51,8 @@ drop_reasons! {
     Unmarked = "unmarked",
     /// A source address that no host may have: multicast, loopback, broadcast or zero.
     BadSource = "bad_source",
+    /// A destination that is no host of another network: multicast, loopback, broadcast or zero.
+    BadDestination = "bad_destination",
     /// A packet with a source address of the box itself came back from the wire: a proxy's connection led into the rule that feeds the proxy, or a neighbour routes in a circle. Refused with a reset.
     Loop = "loop",
     /// A TCP packet that opens no connection and belongs to no flow.

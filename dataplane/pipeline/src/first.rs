@@ -2,7 +2,7 @@
 
 use policy::{Decision, FirstPacket};
 use tables::{FlowKey, Hit, InsertError, Kind, NewFlow, Side};
-use wire::{Endpoint, Protocol, TcpFlags, Transport, Tuple};
+use wire::{Endpoint, Protocol, TcpFlags, Tuple};
 
 use crate::batch::{Frames, Packet, Stage, Verdict};
 use crate::counters::Event;
@@ -70,23 +70,22 @@ impl Stage<'_> {
         if self.view.own.contains(&src) {
             return Err(Refusal::reset(DropReason::Loop));
         }
-        let is_own = self.view.own.contains(&tuple.dst.addr);
-        match (packet.headers.transport, packet.tcp()) {
-            (_, Some(tcp)) if !tcp.flags.opens() => {
-                // A connection to the box itself that is older than this daemon is picked up;
-                // transit in mid-stream cannot be: which mapping it had is not known. A reset
-                // is not worth a flow, and without one must not reach a proxy: another
-                // connection may be shown there under this name.
-                let to_proxy = self.view.is_proxy(tuple.proto, tuple.dst);
-                if is_own && !(tcp.flags.any(TcpFlags::RST) && to_proxy) {
-                    return self.deliver(tuple);
-                }
-                return Err(Refusal::drop(DropReason::NoFlow));
-            }
-            (Transport::Icmp(icmp), _) if icmp.embedded.is_some() && !is_own => {
-                return Err(Refusal::drop(DropReason::IcmpNoFlow));
-            }
-            _ => {}
+        let (is_own, dst) = (self.view.own.contains(&tuple.dst.addr), tuple.dst.addr);
+        if dst.is_multicast() || dst.is_broadcast() || dst.is_loopback() || dst.is_unspecified() {
+            return Err(Refusal::drop(DropReason::BadDestination));
+        }
+        // A connection to the box itself that is older than this daemon is picked up; transit in
+        // mid-stream cannot be: which mapping it had is not known. A reset is not worth a flow,
+        // and without one must not reach a proxy: another connection may be shown there under
+        // this name.
+        let is_mid_stream = packet.tcp().is_some_and(|tcp| !tcp.flags.opens());
+        let is_reset = packet.tcp().is_some_and(|tcp| tcp.flags.any(TcpFlags::RST));
+        let to_proxy = self.view.is_proxy(tuple.proto, tuple.dst);
+        if is_mid_stream && (!is_own || (is_reset && to_proxy)) {
+            return Err(Refusal::drop(DropReason::NoFlow));
+        }
+        if packet.is_icmp_error() && !is_own {
+            return Err(Refusal::drop(DropReason::IcmpNoFlow));
         }
         let first = FirstPacket {
             port: packet.port,
@@ -102,6 +101,9 @@ impl Stage<'_> {
             // A proxy can answer only what has ports.
             Decision::Redirect(_) | Decision::NoLocalAddress if !has_ports(tuple.proto) => {
                 self.unclaimed(tuple, is_own)
+            }
+            Decision::Redirect(_) | Decision::NoLocalAddress if is_mid_stream => {
+                Err(Refusal::drop(DropReason::NoFlow))
             }
             Decision::Redirect(to) if self.view.own.contains(&to.addr) => self.redirect(tuple, to),
             Decision::Redirect(_) => Err(Refusal::reset(DropReason::ProxyNotLocal)),

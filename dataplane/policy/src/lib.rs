@@ -24,14 +24,12 @@ mod program;
 mod ranges;
 mod reach;
 mod region;
-mod shared;
 
 pub use condition::{Network, PortSet, Test};
 pub use program::{
     Action, ChainId, LocalPort, MAX_NESTING, MAX_STEPS, Program, ProgramError, Rule, Verdict,
 };
 pub use ranges::{PortRange, WIDEST};
-pub use shared::Shared;
 
 /// Index of a `[[port]]` in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -106,16 +106,6 @@ impl Chunks {
         data.cursor().set_pos(len);
         Some(desc)
     }
-
-    /// Where the memory is, for the kernel.
-    fn address(&self) -> Option<u64> {
-        let mut first = *self.starts.first()?;
-        let offset = first.addr();
-        // SAFETY: the descriptor is of this memory; of its bytes none is touched, since a fresh
-        // descriptor has the length 0.
-        let mut data = unsafe { self.umem.data_mut(&mut first) };
-        Some((data.contents_mut().as_mut_ptr().addr() - offset) as u64)
-    }
 }
 
 /// Packet memory of one worker, shared by all of its sockets: a frame received by one
@@ -125,6 +115,8 @@ pub struct Region {
     pub(crate) free: Vec<FrameDesc>,
     /// Sockets of the second registration, if there is one, and where they are bound.
     pub(crate) second: Vec<(Place, Weak<OwnedFd>)>,
+    /// Where the memory is, for the kernel.
+    address: u64,
     total: u32,
 }
 
@@ -147,6 +139,7 @@ impl Region {
             .build()
             .map_err(|e| other(e.to_string()))?;
         let (umem, free) = Umem::new(config, frames, false).map_err(|e| error(system_error(&e)))?;
+        let address = address(&umem, &free);
         Ok(Self {
             chunks: Chunks {
                 umem,
@@ -154,6 +147,7 @@ impl Region {
             },
             free,
             second: Vec::new(),
+            address,
             total: frames.get(),
         })
     }
@@ -195,9 +189,9 @@ impl Region {
     }
 
     /// The address and the length of the memory, for the kernel.
-    pub(crate) fn extent(&self) -> Option<(u64, u64)> {
+    pub(crate) fn extent(&self) -> (u64, u64) {
         let len = u64::from(self.total) * u64::from(CHUNK_BYTES);
-        Some((self.chunks.address()?, len))
+        (self.address, len)
     }
 
     /// Takes a frame back.
@@ -219,4 +213,15 @@ impl Region {
             ..sum
         })
     }
+}
+
+/// Where new memory begins, which `xsk-rs` does not say, from the first of its descriptors.
+fn address(umem: &Umem, free: &[FrameDesc]) -> u64 {
+    let Some(mut first) = free.first().copied() else {
+        return 0;
+    };
+    let offset = first.addr();
+    // SAFETY: the descriptor is of this memory, of which no ring has a chunk yet.
+    let mut data = unsafe { umem.data_mut(&mut first) };
+    (data.contents_mut().as_mut_ptr().addr() - offset) as u64
 }

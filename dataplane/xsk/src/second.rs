@@ -173,10 +173,9 @@ fn bind(
         }
     }
     let frames = region.total();
-    let register = |(address, len)| unbound.register(address, len);
-    region
-        .extent()
-        .map_or_else(|| Err(io::ErrorKind::InvalidInput.into()), register)
+    let (address, len) = region.extent();
+    unbound
+        .register(address, len)
         .map_err(|source| Error::Region { frames, source })?;
     unbound.bind_first(place, config.mode).map_err(refused)?;
     confirm(config, unbound.into_socket())

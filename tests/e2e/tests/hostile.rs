@@ -83,11 +83,11 @@ fn blast_both(stage: &Stage, seed: u64) -> Result<u64> {
 /// All drops that the daemon counted, by name, in one sum.
 fn dropped(stage: &Stage) -> Result<u64> {
     let stats = stage.daemon.json(&["stats"])?;
-    let drops = stats["drops"].as_object();
+    let drops = stats["drops"].as_array();
     ensure!(drops.is_some(), "stats have no drops: {stats}");
-    Ok(drops
+    let counts = drops
         .into_iter()
         .flatten()
-        .filter_map(|(_, count)| Value::as_u64(count))
-        .sum())
+        .filter_map(|drop| drop["packets"].as_u64());
+    Ok(counts.sum())
 }

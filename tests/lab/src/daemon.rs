@@ -193,7 +193,10 @@ impl Daemon {
     /// How often frames were dropped for `reason`.
     pub fn drops(&self, reason: &str) -> Result<u64> {
         let stats = self.json(&["stats"])?;
-        let count = stats["drops"][reason].as_u64();
+        let drops = stats["drops"].as_array().into_iter().flatten();
+        let count = drops
+            .filter(|drop| drop["reason"] == reason)
+            .find_map(|drop| drop["packets"].as_u64());
         count.with_context(|| format!("stats know no drop reason {reason}: {stats}"))
     }
 

@@ -64,6 +64,10 @@ fn case(reason: DropReason) -> Option<Case> {
             let source = Endpoint::new([127, 0, 0, 1].into(), 1);
             by_wire(new(), crate::fixture::syn(source, SERVER, 1))
         }
+        DropReason::BadDestination => {
+            let all = Endpoint::new([255, 255, 255, 255].into(), 80);
+            by_wire(new(), crate::fixture::syn(CLIENT, all, 1))
+        }
         DropReason::Loop => {
             let source = Endpoint::new(OWN_INTRA, 50_000);
             by_wire(new(), crate::fixture::syn(source, SERVER, 1))

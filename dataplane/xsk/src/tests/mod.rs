@@ -3,6 +3,7 @@
 
 mod chunks;
 mod crossing;
+mod holding;
 mod opening;
 mod trouble;
 mod veth;
