@@ -12,8 +12,21 @@
 #include <bpf/bpf_endian.h>
 
 #define MAX_VLAN_TAGS 2
+#define MAX_IPV4_LEN 60
+#define PORTS_LEN 4
 /* Ethernet, two tags, the longest IPv4 header, two ports. */
-#define HEADERS_LEN (ETH_HLEN + MAX_VLAN_TAGS * 4 + 60 + 4)
+#define HEADERS_LEN (ETH_HLEN + MAX_VLAN_TAGS * 4 + MAX_IPV4_LEN + PORTS_LEN)
+/* Of an ICMP error, before the packet that it is about. */
+#define ICMP_LEN 8
+
+/* ICMP errors; <linux/icmp.h> wants a whole libc. */
+enum {
+	ICMP_UNREACHABLE = 3,
+	ICMP_SOURCE_QUENCH = 4,
+	ICMP_REDIRECT = 5,
+	ICMP_TIME_EXCEEDED = 11,
+	ICMP_PARAMETER_PROBLEM = 12,
+};
 
 enum frame_kind {
 	FRAME_MALFORMED,
@@ -26,6 +39,7 @@ struct packet {
 	__be32 src, dst;
 	struct in6_addr dst6;
 	__u16 sport, dport; /* host order; 0 where the protocol has none */
+	__u8 header_len;    /* of IPv4 */
 	__u8 proto;
 	bool tail;	  /* a fragment other than the first */
 	bool ports_known; /* false: tail, or cut off before the ports */
@@ -56,6 +70,7 @@ static __always_inline enum frame_kind parse_ipv4(void *at, void *end, struct pa
 	at += ip->ihl * 4;
 	if (at > end)
 		return FRAME_MALFORMED;
+	p->header_len = ip->ihl * 4;
 	p->src = ip->saddr;
 	p->dst = ip->daddr;
 	p->proto = ip->protocol;
@@ -84,8 +99,8 @@ static __always_inline enum frame_kind parse_ipv6(void *at, void *end, struct pa
 	return FRAME_IPV6;
 }
 
-/* The Ethernet header itself must be there. */
-static __always_inline enum frame_kind parse(struct ethhdr *eth, void *end, struct packet *p)
+/* Where the Ethernet header and its tags end; NULL if a tag is cut. */
+static __always_inline void *skip_ethernet(struct ethhdr *eth, void *end, __be16 *ethertype)
 {
 	__be16 proto = eth->h_proto;
 	void *at = eth + 1;
@@ -98,15 +113,53 @@ static __always_inline enum frame_kind parse(struct ethhdr *eth, void *end, stru
 		if (!is_vlan(proto))
 			break;
 		if ((void *)(tag + 1) > end)
-			return FRAME_MALFORMED;
+			return NULL;
 		proto = tag->proto;
 		at = tag + 1;
 	}
+	*ethertype = proto;
+	return at;
+}
+
+/* The Ethernet header itself must be there. */
+static __always_inline enum frame_kind parse(struct ethhdr *eth, void *end, struct packet *p)
+{
+	__be16 proto;
+	void *at = skip_ethernet(eth, end, &proto);
+
+	if (!at)
+		return FRAME_MALFORMED;
 	if (proto == bpf_htons(ETH_P_IP))
 		return parse_ipv4(at, end, p);
 	if (proto == bpf_htons(ETH_P_IPV6))
 		return parse_ipv6(at, end, p);
 	return FRAME_OTHER;
+}
+
+static __always_inline bool is_icmp_error(__u8 type)
+{
+	return type == ICMP_UNREACHABLE || type == ICMP_SOURCE_QUENCH || type == ICMP_REDIRECT ||
+	       type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETER_PROBLEM;
+}
+
+/*
+ * Makes of p, an ICMP packet whose header begins at `at`, the packet that would
+ * answer the one that it is about: that has the own endpoint as its source.
+ */
+static __always_inline bool parse_answer(void *at, void *end, struct packet *p)
+{
+	struct packet about = {};
+	__u8 *type = at;
+
+	if (at + ICMP_LEN > end || !is_icmp_error(*type) ||
+	    parse_ipv4(at + ICMP_LEN, end, &about) != FRAME_IPV4)
+		return false;
+	*p = about;
+	p->src = about.dst;
+	p->dst = about.src;
+	p->sport = about.dport;
+	p->dport = about.sport;
+	return true;
 }
 
 static __always_inline bool is_group_mac(const __u8 *mac)

@@ -36,6 +36,7 @@ enum counter {
 	EGRESS_NATIVE,
 	EGRESS_MANAGEMENT,
 	EGRESS_DIVERTED,
+	OTHER_HOST_DROPPED,
 	COUNTERS,
 };
 
@@ -181,14 +182,25 @@ static __always_inline int steer_own4(struct xdp_md *ctx, struct packet *p, stru
 	return pass(PASS_OWN);
 }
 
+/* 224.0.0.0/4 and 255.255.255.255 */
+static __always_inline bool is_multicast4(__be32 addr)
+{
+	return (addr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || addr == 0xffffffff;
+}
+
+/* fe80::/10 */
+static __always_inline bool is_link_local6(struct in6_addr *addr)
+{
+	return addr->s6_addr[0] == 0xfe && (addr->s6_addr[1] & 0xc0) == 0x80;
+}
+
 static __always_inline int steer_ipv4(struct xdp_md *ctx, struct packet *p)
 {
 	struct taken *taken = bpf_map_lookup_elem(&own4, &p->dst);
 
 	if (taken)
 		return steer_own4(ctx, p, taken);
-	/* 224.0.0.0/4 and 255.255.255.255 */
-	if ((p->dst & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || p->dst == 0xffffffff)
+	if (is_multicast4(p->dst))
 		return pass(PASS_MULTICAST);
 	return divert(ctx, DIVERT_TRANSIT);
 }
@@ -197,11 +209,27 @@ static __always_inline int steer_ipv6(struct xdp_md *ctx, struct packet *p)
 {
 	if (p->dst6.s6_addr[0] == 0xff)
 		return pass(PASS_IPV6_MULTICAST);
-	if (p->dst6.s6_addr[0] == 0xfe && (p->dst6.s6_addr[1] & 0xc0) == 0x80)
+	if (is_link_local6(&p->dst6))
 		return pass(PASS_IPV6_LINK_LOCAL);
 	if (bpf_map_lookup_elem(&own6, &p->dst6))
 		return pass(PASS_IPV6_OWN);
 	return divert(ctx, DIVERT_IPV6);
+}
+
+/* The kernel sees another host's frame in it and drops it, unless the port has got a new
+ * address that this program has not heard of. So what the kernel could forward goes no
+ * further; what is for the box itself, or for a sniffer or a bridge without IP, may.
+ */
+static __always_inline int steer_other_host(struct packet *p, enum frame_kind kind)
+{
+	bool local = true;
+
+	if (kind == FRAME_IPV4)
+		local = is_multicast4(p->dst) || bpf_map_lookup_elem(&own4, &p->dst);
+	else if (kind == FRAME_IPV6)
+		local = p->dst6.s6_addr[0] == 0xff || is_link_local6(&p->dst6) ||
+			bpf_map_lookup_elem(&own6, &p->dst6);
+	return local || config.open ? pass(PASS_OTHER_HOST) : drop(OTHER_HOST_DROPPED);
 }
 
 SEC("xdp")
@@ -218,12 +246,11 @@ int xtp_steer(struct xdp_md *ctx)
 		return pass(PASS_REINJECTED);
 	if (is_group_mac(eth->h_dest))
 		return pass(PASS_MULTICAST);
-	/* The kernel will see another host's frame in it and not forward it. */
-	if (!mac_is(eth->h_dest, config.mac, MAC_LEN))
-		return pass(PASS_OTHER_HOST);
 	kind = parse(eth, end, &p);
 	if (kind == FRAME_MALFORMED)
 		return drop(MALFORMED);
+	if (!mac_is(eth->h_dest, config.mac, MAC_LEN))
+		return steer_other_host(&p, kind);
 	if (kind == FRAME_IPV4)
 		return steer_ipv4(ctx, &p);
 	if (kind == FRAME_IPV6)
@@ -254,9 +281,9 @@ static __always_inline int leave(__u32 counter)
 }
 
 /* Only what is not linear yet has to be pulled; most headers are. */
-static __always_inline struct ethhdr *linear_headers(struct __sk_buff *skb, void **end)
+static __always_inline struct ethhdr *linear(struct __sk_buff *skb, __u32 len, void **end)
 {
-	__u32 want = skb->len < HEADERS_LEN ? skb->len : HEADERS_LEN;
+	__u32 want = skb->len < len ? skb->len : len;
 	struct ethhdr *eth;
 
 	if (skb->data_end - skb->data < want)
@@ -266,24 +293,53 @@ static __always_inline struct ethhdr *linear_headers(struct __sk_buff *skb, void
 	return (void *)(eth + 1) > *end ? NULL : eth;
 }
 
+/* Which of the counters of xtp_egress a packet moves, by its own headers. */
+static __noinline __u32 judge_leaving(struct packet *p)
+{
+	struct taken *taken = bpf_map_lookup_elem(&own4, &p->src);
+
+	if (!taken || !is_taken(taken, OUTBOUND, p->proto, p->sport, p->ports_known))
+		return EGRESS_NATIVE;
+	/* A tail is not known to be management: it may belong to a translated flow. */
+	if (p->ports_known && is_management(p->proto, p->sport, p->dst))
+		return EGRESS_MANAGEMENT;
+	return EGRESS_DIVERTED;
+}
+
+/* Parses what an ICMP error is about as the answer to that, into p. */
+static __always_inline bool look_inside(struct __sk_buff *skb, struct packet *p)
+{
+	__be16 ethertype;
+	struct ethhdr *eth;
+	void *at, *end;
+
+	if (p->proto != IPPROTO_ICMP || p->tail)
+		return false;
+	eth = linear(skb, HEADERS_LEN + ICMP_LEN + MAX_IPV4_LEN + PORTS_LEN, &end);
+	at = eth ? skip_ethernet(eth, end, &ethertype) : NULL;
+	if (!at)
+		return false;
+	return parse_answer(at + p->header_len, end, p);
+}
+
 SEC("tc")
 int xtp_egress(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	__u8 mark[MAC_LEN];
-	struct taken *taken;
 	struct ethhdr *eth;
+	__u32 counter;
 	void *end;
 
-	eth = linear_headers(skb, &end);
+	eth = linear(skb, HEADERS_LEN, &end);
 	if (!eth || parse(eth, end, &p) != FRAME_IPV4)
 		return leave(EGRESS_NATIVE);
-	taken = bpf_map_lookup_elem(&own4, &p.src);
-	if (!taken || !is_taken(taken, OUTBOUND, p.proto, p.sport, p.ports_known))
-		return leave(EGRESS_NATIVE);
-	/* A tail is not known to be management: it may belong to a translated flow. */
-	if (p.ports_known && is_management(p.proto, p.sport, p.dst))
-		return leave(EGRESS_MANAGEMENT);
+	counter = judge_leaving(&p);
+	/* What is inside has been translated on its way in. */
+	if (counter != EGRESS_DIVERTED && look_inside(skb, &p))
+		counter = judge_leaving(&p);
+	if (counter != EGRESS_DIVERTED)
+		return leave(counter);
 	mac_copy(mark, config.from_stack);
 	if (bpf_skb_store_bytes(skb, MAC_LEN, mark, sizeof(mark), 0))
 		return TC_ACT_SHOT;

@@ -4,7 +4,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::Error;
 
-pub(crate) const PORT_COUNTERS: [&str; 21] = [
+pub(crate) const PORT_COUNTERS: [&str; 22] = [
     "pass_non_ip",
     "pass_other_host",
     "pass_multicast",
@@ -26,6 +26,7 @@ pub(crate) const PORT_COUNTERS: [&str; 21] = [
     "egress_native",
     "egress_management",
     "egress_diverted",
+    "drop_other_host",
 ];
 
 pub(crate) const HOST_COUNTERS: [&str; 5] = [

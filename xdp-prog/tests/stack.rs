@@ -138,6 +138,108 @@ fn management_leaves_natively_even_from_a_taken_port() {
     assert_diverted(&bench, &leaving(OWN, TCP, 22, 0));
 }
 
+/// An ICMP error of the box about a packet from the client.
+fn error_about(kind: u8, about: &[u8]) -> Vec<u8> {
+    let icmp = [&[kind, 3, 0, 0, 0, 0, 0, 0][..], about].concat();
+    eth(NEIGHBOUR, NIC, 0x0800, &ipv4(OWN, CLIENT, ICMP, 0, &icmp))
+}
+
+fn from_client(proto: u8, dport: u16, fragment: u16) -> Vec<u8> {
+    ipv4(CLIENT, OWN, proto, fragment, &ports(40_000, dport))
+}
+
+#[test]
+fn errors_about_packets_to_taken_endpoints_are_diverted() {
+    let bench = bench();
+    let about = from_client(TCP, 3128, 0);
+    for kind in [3, 4, 5, 11, 12] {
+        assert_diverted(&bench, &error_about(kind, &about));
+    }
+    // As little of the packet as an error may carry, and options before and inside.
+    assert_diverted(&bench, &error_about(3, &about[..28]));
+    let tagged = eth(
+        NEIGHBOUR,
+        NIC,
+        0x8100,
+        &vlan(5, 0x0800, &error_about(3, &about)[14..]),
+    );
+    assert_diverted(&bench, &tagged);
+    let mut options = about[..20].to_vec();
+    options[0] = 0x4f;
+    options.extend([1; 40]);
+    options.extend(&about[20..]);
+    let error = error_about(3, &options);
+    assert_diverted(&bench, &error);
+    let mut long = error[..34].to_vec();
+    long[14] = 0x4f;
+    long.extend([1; 40]);
+    long.extend(&error[34..]);
+    assert_diverted(&bench, &long);
+    // In doubt about the port.
+    assert_diverted(&bench, &error_about(11, &from_client(TCP, 22, 185)));
+    for cut in 20..24 {
+        assert_diverted(&bench, &error_about(3, &about[..cut]));
+    }
+}
+
+#[test]
+fn other_icmp_leaves_natively() {
+    let bench = bench();
+    let about = from_client(TCP, 3128, 0);
+    for kind in [0, 8, 13, 14] {
+        assert_native(&bench, &error_about(kind, &about), "egress_native");
+    }
+    let elsewhere = [
+        from_client(TCP, 3127, 0),
+        // Taken on its way in only.
+        from_client(UDP, 3128, 0),
+        // An answer of the endpoint, not a packet to it.
+        ipv4(OWN, CLIENT, TCP, 0, &ports(3128, 40_000)),
+        ipv4(CLIENT, SERVER, TCP, 0, &ports(40_000, 3128)),
+    ];
+    for about in elsewhere {
+        assert_native(&bench, &error_about(3, &about), "egress_native");
+    }
+    for cut in 0..20 {
+        assert_native(&bench, &error_about(3, &about[..cut]), "egress_native");
+    }
+    let mut unreadable = about.clone();
+    for version_ihl in [0x65, 0x44] {
+        unreadable[0] = version_ihl;
+        assert_native(&bench, &error_about(3, &unreadable), "egress_native");
+    }
+    // The second fragment of an error has no header inside.
+    let tail = eth(
+        NEIGHBOUR,
+        NIC,
+        0x0800,
+        &ipv4(OWN, CLIENT, ICMP, 185, &error_about(3, &about)[34..]),
+    );
+    assert_native(&bench, &tail, "egress_native");
+}
+
+#[test]
+fn errors_about_management_leave_natively() {
+    let mut bench = bench();
+    let lan = |proto| Management {
+        network: CLIENT,
+        prefix_len: 24,
+        proto,
+        ports: 0..=3128,
+    };
+    bench.program.set_management(&[lan(TCP)]).unwrap();
+    let error = |port| error_about(3, &from_client(TCP, port, 0));
+    assert_native(&bench, &error(3128), "egress_management");
+    assert_diverted(&bench, &error(3129));
+    // ICMP as management does not let out what is inside.
+    bench
+        .program
+        .set_addresses(&[(OWN, vec![taken(0, 0..=65535)])], &[])
+        .unwrap();
+    bench.program.set_management(&[lan(ICMP)]).unwrap();
+    assert_diverted(&bench, &error(3128));
+}
+
 fn counter(counters: &[(&str, u64)], name: &str) -> u64 {
     counters
         .iter()

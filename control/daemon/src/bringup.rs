@@ -10,18 +10,20 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
-use host::{Change, Changes, Direction, HostPort, Link, Netlink, RX_VLAN, Snapshot};
+use host::{Changes, HostPort, Link, Netlink, RX_VLAN, Snapshot};
 use pipeline::{Counters, Examples, Ingress, Marks, Pipeline, PortId, RuleHits, SharedView};
 use rules::Ruleset;
 use tables::{FlowTable, Side};
 use worker::{LaneSpec, Worker, WorkerConfig, WorkerStats, monotonic_ns};
-use xdp_prog::{Delivery, HostConfig, HostProgram, Mode as XdpMode, PortConfig, PortProgram};
+use xdp_prog::Mode as XdpMode;
 
+use crate::attach::{AttachConfig, Attachments, Sockets};
 use crate::config::{Config, Mode, OnExit};
 use crate::surroundings::{self, Constants, Steered};
 
-/// Bytes that Ethernet and two VLAN tags add to an MTU.
-const LINK_HEADER_BYTES: u32 = 14 + 8;
+/// What the host port's veth can carry with a native XDP program: a page, less the kernel's
+/// headroom (256), Ethernet (14) and the kernel's bookkeeping behind the frame (320).
+const MAX_MTU: u32 = 4096 - 256 - 14 - 320;
 /// Names the threads for `top` and `perf`.
 const THREAD_NAME: &str = "xtp-worker";
 
@@ -36,16 +38,6 @@ pub struct RunningWorker {
     thread: JoinHandle<()>,
 }
 
-/// One port, attached.
-pub struct AttachedPort {
-    /// The link as it was at the start.
-    pub link: Link,
-    /// The programs.
-    pub program: PortProgram,
-    /// How XDP is attached.
-    pub xdp: XdpMode,
-}
-
 /// The dataplane, running.
 pub struct Dataplane {
     /// The flow table.
@@ -54,10 +46,8 @@ pub struct Dataplane {
     pub view: SharedView,
     /// The workers.
     pub workers: Vec<RunningWorker>,
-    /// The ports, in the order of the configuration.
-    pub ports: Vec<AttachedPort>,
-    /// The host port's programs.
-    pub host_program: HostProgram,
+    /// What is attached to the ports and the host port.
+    pub attachments: Attachments,
     steered: Steered,
     stop: Arc<AtomicBool>,
 }
@@ -93,7 +83,11 @@ pub fn cores(config: &Config, snapshot: &Snapshot) -> Result<Vec<usize>> {
         let all = core_affinity::get_core_ids().unwrap_or_default();
         all.into_iter().map(|core| core.id).collect()
     });
-    let queues = |port: &crate::config::Port| snapshot.link(&port.interface).map(|l| l.rx_queues);
+    // A worker sends by the queue of its own number, so each needs one of either kind.
+    let queues = |port: &crate::config::Port| {
+        let link = snapshot.link(&port.interface)?;
+        Some(link.rx_queues.min(link.tx_queues))
+    };
     let fewest = config.ports.iter().filter_map(queues).min().unwrap_or(1);
     cores.truncate(fewest.max(1) as usize);
     if cores.is_empty() {
@@ -111,10 +105,9 @@ pub async fn links(config: &Config, netlink: &Netlink) -> Result<Vec<Link>> {
         if link.mac.is_none() {
             bail!("{name} is no Ethernet interface; ports must be");
         }
-        let most = xsk::MAX_FRAME_BYTES - LINK_HEADER_BYTES;
-        if link.mtu > most {
+        if link.mtu > MAX_MTU {
             bail!(
-                "{name} has MTU {}; at most {most} fits a frame: ip link set {name} mtu {most}",
+                "{name} has MTU {}; at most {MAX_MTU} fits a frame: ip link set {name} mtu {MAX_MTU}",
                 link.mtu
             );
         }
@@ -186,58 +179,32 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
             core: Some(*core),
             busy: config.busy,
             frames,
-            lanes: lanes(&links, &zero_copy, &host_port, number as u32, queues),
+            lanes: lanes_of(&links, &zero_copy, &host_port, number as u32, queues),
         };
         opened.push((Worker::open(&worker, pipeline)?, counters, examples));
     }
 
-    let host_program = HostProgram::load(&HostConfig {
+    let lanes = opened.iter().flat_map(|(worker, ..)| worker.sockets());
+    let mut attachments = Attachments::load(AttachConfig {
+        host_port,
         queues,
-        to_stack: prefix(constants.marks.to_stack(PortId(0)).0),
+        marks: constants.marks,
+        secret: random()?,
+        management: config.steered_management(),
+        open: config.on_exit == OnExit::Open,
+        sockets: Sockets::of(lanes)?,
     })?;
-    let secret = Secret(random()?);
-    let mut ports = Vec::new();
-    for ((id, link), port) in (0..=u8::MAX).map(PortId).zip(&links).zip(&config.ports) {
+    attachments.attach_host()?;
+    for (link, port) in links.iter().zip(&config.ports) {
         let modes: &[XdpMode] = match port.mode {
             Mode::Auto => &[XdpMode::Native, XdpMode::Generic],
             Mode::Zerocopy | Mode::Copy => &[XdpMode::Native],
             Mode::Generic => &[XdpMode::Generic],
         };
-        ports.push(Candidate {
-            id,
-            link,
-            modes,
-            open: config.on_exit == OnExit::Open,
-        });
+        attachments.attach_port(changes, link, modes, &steered)?;
     }
 
     let stop = Arc::new(AtomicBool::new(false));
-    let sockets: Vec<&Worker> = opened.iter().map(|(worker, ..)| worker).collect();
-    for worker in &sockets {
-        for (lane, socket) in worker
-            .sockets()
-            .filter(|(l, _)| l.ingress == Ingress::HostPort)
-        {
-            host_program.set_socket(lane.queue, socket)?;
-        }
-    }
-    let mut attaching = Attaching {
-        host_program: &host_program,
-        host_port: &host_port,
-        changes,
-        marks: constants.marks,
-        secret: &secret,
-        steered: &steered,
-        management: &config.steered_management(),
-    };
-    attaching.host()?;
-    // Loading first, for all ports: what can fail shall fail before anything is diverted.
-    let mut attached = Vec::new();
-    for candidate in &ports {
-        attached.push(attaching.port(candidate, &sockets)?);
-    }
-    drop(sockets);
-
     let mut workers = Vec::new();
     for (worker, counters, examples) in opened {
         let (stats, stop) = (worker.stats(), Arc::clone(&stop));
@@ -256,8 +223,7 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
         flows,
         view,
         workers,
-        ports: attached,
-        host_program,
+        attachments,
         steered,
         stop,
     })
@@ -267,16 +233,18 @@ impl Dataplane {
     /// Tells steering and workers of new surroundings. While the workers' view changes,
     /// steering knows the old and the new: workers see too much for a moment, never too little.
     pub fn update(&mut self, view: pipeline::View, steered: Steered) -> Result<()> {
-        let both = self.steered.union(&steered);
-        for port in &mut self.ports {
-            port.program.set_addresses(&both.v4, &both.v6)?;
-        }
+        self.attachments
+            .set_addresses(&self.steered.union(&steered))?;
         self.view.store(Arc::new(view));
-        for port in &mut self.ports {
-            port.program.set_addresses(&steered.v4, &steered.v6)?;
-        }
+        self.attachments.set_addresses(&steered)?;
         self.steered = steered;
         Ok(())
+    }
+
+    /// Attaches ports anew whose interface has got another MAC address: until then steering
+    /// takes what is sent to it for another host's, and keeps it from the kernel.
+    pub fn follow_macs(&mut self, snapshot: &Snapshot) -> Result<()> {
+        self.attachments.follow_macs(snapshot, &self.steered)
     }
 
     /// Removes flows whose local end is at an address that the box no longer has: the kernel
@@ -328,7 +296,7 @@ async fn show_vlan_tags(netlink: &Netlink, changes: &mut Changes, link: &Link) -
 
 /// A worker's queues: of every port those that leave its number when divided by the count of
 /// workers, and one of the host port.
-fn lanes(
+fn lanes_of(
     links: &[Link],
     zero_copy: &[bool],
     host_port: &HostPort,
@@ -357,152 +325,4 @@ fn lanes(
         zero_copy: false,
     });
     lanes
-}
-
-fn prefix(mac: [u8; 6]) -> [u8; 5] {
-    let [a, b, c, d, e, _] = mac;
-    [a, b, c, d, e]
-}
-
-/// Marks what the box re-injects into a generic port. Never seen on a wire.
-struct Secret([u8; 5]);
-
-impl Secret {
-    /// Locally administered and unicast.
-    fn mac(&self) -> [u8; 6] {
-        let [a, b, c, d, e] = self.0;
-        [0x0a, a, b, c, d, e]
-    }
-}
-
-/// A port to be attached, with the modes to try in order.
-struct Candidate<'a> {
-    id: PortId,
-    link: &'a Link,
-    modes: &'a [XdpMode],
-    open: bool,
-}
-
-/// What attaching needs, and the journal that hears of it first.
-struct Attaching<'a> {
-    host_program: &'a HostProgram,
-    host_port: &'a HostPort,
-    changes: &'a mut Changes,
-    marks: Marks,
-    secret: &'a Secret,
-    steered: &'a Steered,
-    management: &'a [xdp_prog::Management],
-}
-
-impl Attaching<'_> {
-    /// Programs on the pair go with the pair; they need no record of their own.
-    fn host(&self) -> Result<()> {
-        let HostPort { kernel, dataplane } = self.host_port;
-        self.host_program
-            .attach(kernel.ifindex, dataplane.ifindex)?;
-        Ok(())
-    }
-
-    /// Attaches a port in the first mode that the driver can do.
-    fn port(&mut self, candidate: &Candidate<'_>, workers: &[&Worker]) -> Result<AttachedPort> {
-        let mut refused = None;
-        for mode in candidate.modes {
-            match self.port_in(candidate, *mode, workers) {
-                Err(error) if is_mode_refused(&error) => {
-                    tracing::info!(interface = candidate.link.name, %mode, %error, "mode not possible");
-                    refused = Some(error);
-                }
-                done => return done.map_err(Into::into),
-            }
-        }
-        match refused {
-            Some(error) => Err(error.into()),
-            None => bail!("{}: no mode to attach in", candidate.link.name),
-        }
-    }
-
-    fn port_in(
-        &mut self,
-        candidate: &Candidate<'_>,
-        mode: XdpMode,
-        workers: &[&Worker],
-    ) -> Result<AttachedPort, PortError> {
-        let Candidate { id, link, open, .. } = candidate;
-        let mac = link.mac.unwrap_or_default();
-        let reinjected = (mode == XdpMode::Generic).then(|| self.secret.mac());
-        let mut program = PortProgram::load(&PortConfig {
-            interface: link.name.clone(),
-            ifindex: link.ifindex,
-            mac,
-            mode,
-            queues: link.rx_queues,
-            open: *open,
-            max_frame_bytes: xsk::MAX_FRAME_BYTES,
-            host_ifindex: self.host_port.kernel.ifindex,
-            from_wire: self.marks.from_wire(*id).0,
-            from_stack: self.marks.from_stack(*id).0,
-            reinjected: self.secret.mac(),
-        })?;
-        for (lane, socket) in workers.iter().flat_map(|worker| worker.sockets()) {
-            if lane.ingress == Ingress::Port(*id) {
-                program.set_socket(lane.queue, socket)?;
-            }
-        }
-        program.set_addresses(&self.steered.v4, &self.steered.v6)?;
-        program.set_management(self.management)?;
-        self.host_program.set_port(
-            id.0,
-            &Delivery {
-                ifindex: link.ifindex,
-                mac,
-                reinjected,
-            },
-        )?;
-        for change in changes_of(link, mode) {
-            self.changes.record(change)?;
-        }
-        program.attach()?;
-        Ok(AttachedPort {
-            link: (*link).clone(),
-            program,
-            xdp: mode,
-        })
-    }
-}
-
-/// What attaching a port changes.
-fn changes_of(link: &Link, mode: XdpMode) -> Vec<Change> {
-    let (interface, ifindex) = (link.name.clone(), link.ifindex);
-    let filter = |direction| Change::TcFilter {
-        interface: interface.clone(),
-        ifindex,
-        direction,
-    };
-    let mut changes = vec![filter(Direction::Egress)];
-    if mode == XdpMode::Generic {
-        changes.push(filter(Direction::Ingress));
-    }
-    changes.push(Change::Xdp {
-        interface,
-        ifindex,
-        mode: mode.to_string(),
-    });
-    changes
-}
-
-/// What can go wrong with one port.
-#[derive(Debug, thiserror::Error)]
-enum PortError {
-    #[error(transparent)]
-    Program(#[from] xdp_prog::Error),
-    #[error(transparent)]
-    Journal(#[from] host::Error),
-}
-
-/// Whether another mode may do what this one could not.
-fn is_mode_refused(error: &PortError) -> bool {
-    matches!(
-        error,
-        PortError::Program(xdp_prog::Error::Unsupported { .. })
-    )
 }

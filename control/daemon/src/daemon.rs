@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use host::{Changes, Netlink, RuntimeDir, Watch};
+use host::{Change, Changes, Netlink, RuntimeDir, Watch};
 use rules::Ruleset;
 use server::{Server, Sources, WorkerSource};
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +25,6 @@ fn load(path: &Path) -> Result<(Config, Ruleset)> {
         tracing::warn!("{warning}");
     }
     let Some(ruleset) = &config.ruleset else {
-        tracing::warn!("no ruleset: all transit is dropped");
         return Ok((
             config,
             Ruleset {
@@ -84,6 +83,7 @@ async fn live(
 ) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let netlink = Netlink::open()?;
     let links = bringup::links(&config, &netlink).await?;
     let mut watch = Watch::open(&netlink).await?;
@@ -91,7 +91,8 @@ async fn live(
     let mut changes = Changes::open(dir.path())?;
     let was_clean = changes.list().is_empty();
     let constants = bringup::constants(ruleset, cores.len())?;
-    let warnings = surroundings::warnings(&config, &constants, watch.current());
+    let mut warnings = surroundings::warnings(&config, &constants, watch.current());
+    warnings.extend(left_behind(&config, &changes));
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
@@ -108,7 +109,7 @@ async fn live(
             // What an earlier daemon left stays, since it keeps transit closed. What this one
             // alone has begun goes.
             if was_clean {
-                detach::undo(&config, &netlink, &mut changes).await;
+                detach::undo(&netlink, &mut changes).await;
             }
             return Err(error);
         }
@@ -117,7 +118,7 @@ async fn live(
     let timeouts = config.flow_timeouts();
     let facts = Arc::new(Facts {
         config,
-        config_path: path.to_owned(),
+        config_path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         constants,
         started,
         view: Arc::clone(&dataplane.view),
@@ -148,7 +149,7 @@ async fn live(
         Err(error) => {
             leave(&facts);
             if was_clean {
-                detach::undo(&facts.config, &netlink, &mut changes).await;
+                detach::undo(&netlink, &mut changes).await;
             }
             return Err(error.into());
         }
@@ -168,6 +169,9 @@ async fn live(
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
+            _ = hangup.recv() => {
+                tracing::warn!("SIGHUP is ignored: restart to read the configuration anew");
+            }
             ended = &mut serving => {
                 break ended.context("the control thread failed").and_then(|r| r.context("the control socket failed"));
             }
@@ -190,6 +194,19 @@ async fn live(
         let _ = serving.await;
     }
     done
+}
+
+/// Ports of an earlier configuration: their programs stay, and keep them closed.
+fn left_behind(config: &Config, changes: &Changes) -> Vec<String> {
+    let left = changes.list().iter().filter_map(|change| match change {
+        Change::Xdp { interface, .. } => Some(interface),
+        _ => None,
+    });
+    let left = left.filter(|left| config.ports.iter().all(|port| port.interface != **left));
+    left.map(|interface| {
+        format!("{interface} is no port any more and stays closed: xtproxyd --detach gives it back")
+    })
+    .collect()
 }
 
 /// Takes new links and addresses into account.
@@ -222,12 +239,14 @@ fn follow(facts: &Facts, snapshot: host::Snapshot) {
         generation,
     );
     let mut live = facts.live();
-    live.snapshot = snapshot;
+    let live = &mut *live;
     let Some(dataplane) = &mut live.dataplane else {
         return;
     };
     let done = surveyed.and_then(|(view, steered)| dataplane.update(view, steered));
     dataplane.forget_lost_endpoints();
+    let done = done.and_then(|()| dataplane.follow_macs(&snapshot));
+    live.snapshot = snapshot;
     match done {
         Ok(()) => tracing::info!(
             generation,

@@ -18,8 +18,10 @@ pub fn detach(path: &Path) -> Result<()> {
     runtime.block_on(async {
         let dir = RuntimeDir::claim(&config.runtime_dir)?;
         let netlink = Netlink::open()?;
+        refuse_if_in_use(&netlink, dir.path()).await?;
         let mut changes = Changes::open(dir.path())?;
-        let left = undo(&config, &netlink, &mut changes).await;
+        find_host_port(&config, &netlink, &mut changes).await?;
+        let left = undo(&netlink, &mut changes).await + sweep(&config, &netlink).await;
         if left > 0 {
             bail!("{left} changes could not be taken back; see above, then try again");
         }
@@ -29,15 +31,30 @@ pub fn detach(path: &Path) -> Result<()> {
     })
 }
 
-/// Takes back what the journal lists, and programs of ours that no journal knows. Returns how
-/// much is left; each has been logged.
-pub async fn undo(config: &Config, netlink: &Netlink, changes: &mut Changes) -> usize {
+/// Programs are known by their names alone, so those of a daemon that runs with another
+/// folder would be taken for left over. Its host port names the folder.
+async fn refuse_if_in_use(netlink: &Netlink, own: &Path) -> Result<()> {
+    for link in netlink.links().await? {
+        let alias = link.alias.as_deref().unwrap_or_default();
+        let dir = alias.strip_prefix("xtproxy ").map(Path::new);
+        if let Some(dir) = dir.filter(|dir| *dir != own && dir.is_dir())
+            && let Err(error @ host::Error::Owned { .. }) = RuntimeDir::claim(dir)
+        {
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+fn remove(ifindex: u32) -> Result<(), String> {
+    xdp_prog::detach_stale(ifindex)
+        .map(drop)
+        .map_err(|e| e.to_string())
+}
+
+/// Takes back what the journal lists. Returns how much is left; each has been logged.
+pub async fn undo(netlink: &Netlink, changes: &mut Changes) -> usize {
     let mut left = 0;
-    let remove = |ifindex| {
-        xdp_prog::detach_stale(ifindex)
-            .map(drop)
-            .map_err(|e| e.to_string())
-    };
     let restored = changes.restore(netlink, |change| match change {
         Change::Xdp { ifindex, .. }
         | Change::Clsact { ifindex, .. }
@@ -56,6 +73,13 @@ pub async fn undo(config: &Config, netlink: &Netlink, changes: &mut Changes) -> 
             tracing::error!(%error, "cannot restore");
         }
     }
+    left
+}
+
+/// Removes programs of ours that no journal knows. Not for a start that failed: what it finds
+/// may be another daemon's, or keep transit closed. Returns how much is left.
+async fn sweep(config: &Config, netlink: &Netlink) -> usize {
+    let mut left = 0;
     for port in &config.ports {
         let Ok(link) = netlink.link(&port.interface).await else {
             continue;
@@ -66,4 +90,26 @@ pub async fn undo(config: &Config, netlink: &Netlink, changes: &mut Changes) -> 
         }
     }
     left
+}
+
+/// A host port that bears our name but stands in no journal: the journal was lost.
+async fn find_host_port(
+    config: &Config,
+    netlink: &Netlink,
+    changes: &mut Changes,
+) -> Result<(), host::Error> {
+    let alias = changes.alias();
+    let links = netlink.links().await?;
+    let is_ours = |link: &&host::Link| link.alias.as_deref() == Some(&alias);
+    if let Some(link) = links
+        .iter()
+        .filter(is_ours)
+        .find(|link| link.name == config.host_port)
+    {
+        changes.record(Change::Link {
+            interface: link.name.clone(),
+            alias,
+        })?;
+    }
+    Ok(())
 }

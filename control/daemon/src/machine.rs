@@ -64,6 +64,15 @@ impl Facts {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Interfaces that have gone since the start.
+    fn lost(&self, live: &Live) -> Vec<String> {
+        let ports = self.config.ports.iter().map(|port| &port.interface);
+        let gone = ports.chain([&self.config.host_port]);
+        let gone = gone.filter(|name| live.snapshot.link(name).is_none());
+        gone.map(|name| format!("{name} is gone: restart xtproxyd when it is back"))
+            .collect()
+    }
+
     fn lanes_of(&self, port: usize) -> impl Iterator<Item = LaneReading> + '_ {
         let ingress = u8::try_from(port).map_or(Ingress::HostPort, |id| Ingress::Port(PortId(id)));
         let lanes = self.workers.iter().flat_map(|worker| worker.lanes());
@@ -75,7 +84,7 @@ impl Facts {
         let attached = live
             .dataplane
             .as_ref()
-            .and_then(|dataplane| dataplane.ports.get(number));
+            .and_then(|dataplane| dataplane.attachments.ports.get(number));
         let xdp = attached.map(|port| port.xdp);
         let program = link.and_then(|link| xdp_prog::stale(link.ifindex).ok()?.xdp);
         let all_zero_copy = self
@@ -145,7 +154,12 @@ impl Machine for Facts {
                 .collect(),
             ports,
             changes: live.changes.iter().map(told).collect(),
-            warnings: self.warnings.clone(),
+            warnings: self
+                .warnings
+                .iter()
+                .cloned()
+                .chain(self.lost(&live))
+                .collect(),
             ..protocol::Status::default()
         }
     }
@@ -164,6 +178,7 @@ impl Machine for Facts {
             return Vec::new();
         };
         let mut stats: Vec<protocol::PortStats> = dataplane
+            .attachments
             .ports
             .iter()
             .enumerate()
@@ -176,7 +191,13 @@ impl Machine for Facts {
         let host = self.workers.iter().flat_map(|worker| worker.lanes());
         stats.push(protocol::PortStats {
             interface: self.config.host_port.clone(),
-            xdp: counters(dataplane.host_program.counters().unwrap_or_default()),
+            xdp: counters(
+                dataplane
+                    .attachments
+                    .host_program
+                    .counters()
+                    .unwrap_or_default(),
+            ),
             rings: rings(host.filter(|lane| lane.ingress == Ingress::HostPort)),
         });
         stats

@@ -1,5 +1,6 @@
 //! `xtproxyd`: puts dataplane and control together.
 
+mod attach;
 mod bringup;
 mod config;
 mod daemon;
@@ -8,6 +9,7 @@ mod machine;
 mod settings;
 mod surroundings;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let done = if arguments.check {
@@ -61,9 +64,23 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line: causes behind their consequence.
-            eprintln!("xtproxyd: {error:#}");
+            eprintln!("xtproxyd: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes in one line; a cause that its consequence has told is not repeated.
+fn one_line(error: &anyhow::Error) -> String {
+    let told = error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|told, cause| {
+            if told.contains(&cause) {
+                told
+            } else {
+                format!("{told}: {cause}")
+            }
+        });
+    told.unwrap_or_default().replace('\n', "; ")
 }

@@ -9,6 +9,7 @@ const STATUS: &str = "/proc/thread-self/status";
 const NET_ADMIN: u32 = 12;
 const NET_RAW: u32 = 13;
 const SYS_ADMIN: u32 = 21;
+const PERFMON: u32 = 38;
 const BPF: u32 = 39;
 
 /// Refuses with one line that names every capability that is missing.
@@ -42,6 +43,9 @@ fn missing(effective: u64) -> Vec<&'static str> {
     if !has(BPF) && !has(SYS_ADMIN) {
         missing.push("CAP_BPF");
     }
+    if !has(PERFMON) && !has(SYS_ADMIN) {
+        missing.push("CAP_PERFMON");
+    }
     missing
 }
 
@@ -55,10 +59,13 @@ mod tests {
 
     #[test]
     fn names_what_is_missing() {
-        assert!(of(&[NET_ADMIN, NET_RAW, BPF]).is_empty());
+        assert!(of(&[NET_ADMIN, NET_RAW, BPF, PERFMON]).is_empty());
         assert!(of(&[NET_ADMIN, NET_RAW, SYS_ADMIN]).is_empty());
-        assert_eq!(of(&[NET_ADMIN, NET_RAW]), ["CAP_BPF"]);
-        assert_eq!(of(&[]), ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"]);
+        assert_eq!(of(&[NET_ADMIN, NET_RAW]), ["CAP_BPF", "CAP_PERFMON"]);
+        assert_eq!(
+            of(&[]),
+            ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "CAP_PERFMON"]
+        );
     }
 
     #[test]

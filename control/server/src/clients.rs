@@ -71,7 +71,10 @@ impl Clients {
         let Some(place) = self.places.take(uid, &stream) else {
             // Not waited for: the line fits the socket's buffer, or it is lost.
             let failure = Failure::new(ErrorKind::Busy, "too many client connections");
-            return (&*stream).write_all(&protocol::line(&Reply::Error(failure))?);
+            let line = protocol::line(&Reply::Error(failure))?;
+            // Nor is it told: any user can come and go, and fill the log.
+            let _ = (&*stream).write_all(&line);
+            return Ok(());
         };
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PATIENCE))?;

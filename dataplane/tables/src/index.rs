@@ -66,7 +66,8 @@ impl Index {
         let signature = (hash >> 32) as u32;
         let first = hash as usize & self.mask;
         // The distance is odd, so the two differ.
-        let second = (first ^ (signature as usize).wrapping_mul(0x5bd1_e995) | 1) & self.mask;
+        let distance = (signature as usize).wrapping_mul(0x5bd1_e995) | 1;
+        let second = (first ^ distance) & self.mask;
         ([&self.buckets[first], &self.buckets[second]], signature)
     }
 

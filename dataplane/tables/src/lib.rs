@@ -1,4 +1,5 @@
-//! The flow table: who talks to whom, and what stands in each direction's packets.
+//! The flow table: who talks to whom, and what stands in each direction's packets; and what
+//! proxies have registered.
 //!
 //! Invariants: both directions of a flow appear and go together and have one
 //! lifetime; no two flows share a key; a live flow is never evicted to make room.
@@ -8,13 +9,16 @@
 //! randomness (a seed is an argument), I/O.
 
 mod entry;
+mod flow;
 mod index;
 mod key;
 mod lane;
+mod registrations;
 mod sync;
 mod table;
 
-pub use entry::{Flow, FlowId, Kind, Path};
+pub use flow::{Flow, FlowId, Kind, Path};
 pub use key::{Direction, FlowKey, Side};
 pub use lane::{FlowState, LaneCounters, Timeouts};
+pub use registrations::{Lookup, RegisterError, Registration, RegistrationId, Registrations, Uses};
 pub use table::{Counts, FlowSnapshot, FlowTable, Hit, InsertError, NewFlow};

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use wire::{Protocol, TcpHeader};
 
-use crate::entry::{Entry, Flow, FlowId, Kind};
+use crate::entry::Entry;
+use crate::flow::{Flow, FlowId, Kind};
 use crate::index::{Index, Place};
 use crate::key::{Direction, FlowKey, Hasher, Side};
 use crate::lane::{FlowState, Lane, LaneCounters, Timeouts};
@@ -115,6 +116,28 @@ pub struct Counts {
     pub capacity: usize,
 }
 
+/// A place for a flow: a line of keys, and a line for what each direction has seen.
+struct Cell<const K: usize> {
+    entry: Entry<K>,
+    orig_lane: Lane,
+    reply_lane: Lane,
+}
+
+impl<const K: usize> Cell<K> {
+    fn new() -> Self {
+        Self {
+            entry: Entry::new(),
+            orig_lane: Lane::new(),
+            reply_lane: Lane::new(),
+        }
+    }
+
+    fn flow(&self) -> Option<(u32, Flow<K>)> {
+        let (version, record) = self.entry.read()?;
+        Some((version, Flow::of(&record)))
+    }
+}
+
 /// What only the holder of the lock may see.
 struct Ledger {
     /// Entries that were never used: all from here on.
@@ -128,7 +151,7 @@ struct Ledger {
 pub struct FlowTable<const K: usize = 2> {
     hasher: Hasher,
     index: Index,
-    entries: Box<[Entry<K>]>,
+    cells: Box<[Cell<K>]>,
     ledger: Mutex<Ledger>,
 }
 
@@ -140,7 +163,7 @@ impl<const K: usize> FlowTable<K> {
         Self {
             hasher: Hasher::new(seed),
             index: Index::new(capacity),
-            entries: std::iter::repeat_with(Entry::new).take(capacity).collect(),
+            cells: std::iter::repeat_with(Cell::new).take(capacity).collect(),
             ledger: Mutex::new(Ledger {
                 unused: 0,
                 resting: VecDeque::new(),
@@ -176,7 +199,7 @@ impl<const K: usize> FlowTable<K> {
         self.index
             .candidates(hash)
             .find_map(|Place { idx, direction }| {
-                let (version, flow) = self.entries[idx as usize].read()?;
+                let (version, flow) = self.cells[idx as usize].flow()?;
                 let own = match direction {
                     Direction::Original => &flow.orig,
                     Direction::Reply => &flow.reply,
@@ -202,7 +225,7 @@ impl<const K: usize> FlowTable<K> {
             return Err(InsertError::ReplyTaken);
         }
         let idx = ledger
-            .take(self.entries.len(), now_ns)
+            .take(self.cells.len(), now_ns)
             .ok_or(InsertError::Full)?;
         let flow = Flow {
             orig: new.orig,
@@ -211,19 +234,19 @@ impl<const K: usize> FlowTable<K> {
             generation: new.generation,
             created_ns: now_ns,
         };
-        let entry = &self.entries[idx as usize];
-        entry.orig_lane.clear();
-        entry.reply_lane.clear();
-        let version = entry.write(Some(&flow));
+        let cell = &self.cells[idx as usize];
+        cell.orig_lane.clear();
+        cell.reply_lane.clear();
+        let version = cell.entry.write(Some(&flow.record()));
         let [orig, reply] = self.places(idx, &flow);
         if !self.index.put(orig.0, orig.1) {
-            entry.write(None);
+            cell.entry.write(None);
             ledger.put(idx, now_ns);
             return Err(InsertError::Full);
         }
         if !self.index.put(reply.0, reply.1) {
             self.index.take(orig.0, orig.1);
-            entry.write(None);
+            cell.entry.write(None);
             ledger.put(idx, now_ns);
             return Err(InsertError::Full);
         }
@@ -241,7 +264,7 @@ impl<const K: usize> FlowTable<K> {
         for (hash, place) in self.places(id.idx, &snapshot.flow) {
             self.index.take(hash, place);
         }
-        self.entries[id.idx as usize].write(None);
+        self.cells[id.idx as usize].entry.write(None);
         ledger.put(id.idx, now_ns);
         Some(snapshot)
     }
@@ -264,10 +287,10 @@ impl<const K: usize> FlowTable<K> {
     }
 
     fn lanes(&self, hit: &Hit<K>) -> (&Lane, &Lane) {
-        let entry = &self.entries[hit.id.idx as usize];
+        let cell = &self.cells[hit.id.idx as usize];
         match hit.direction {
-            Direction::Original => (&entry.orig_lane, &entry.reply_lane),
-            Direction::Reply => (&entry.reply_lane, &entry.orig_lane),
+            Direction::Original => (&cell.orig_lane, &cell.reply_lane),
+            Direction::Reply => (&cell.reply_lane, &cell.orig_lane),
         }
     }
 
@@ -279,9 +302,9 @@ impl<const K: usize> FlowTable<K> {
     }
 
     fn snapshot_at(&self, idx: u32) -> Option<FlowSnapshot<K>> {
-        let entry = self.entries.get(idx as usize)?;
-        let (version, flow) = entry.read()?;
-        let (orig, reply) = (entry.orig_lane.read(), entry.reply_lane.read());
+        let cell = self.cells.get(idx as usize)?;
+        let (version, flow) = cell.flow()?;
+        let (orig, reply) = (cell.orig_lane.read(), cell.reply_lane.read());
         let state = if K == 2 && proto_of(&flow) == Protocol::TCP {
             FlowState::of_tcp(&orig, &reply)
         } else {
@@ -356,7 +379,7 @@ impl<const K: usize> FlowTable<K> {
     #[must_use]
     pub fn counts(&self) -> Counts {
         let ledger = self.lock();
-        let capacity = self.entries.len();
+        let capacity = self.cells.len();
         Counts {
             live: ledger.live,
             resting: ledger.resting.len(),

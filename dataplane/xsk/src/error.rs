@@ -11,7 +11,9 @@ pub enum Error {
     #[error("this kernel has no AF_XDP sockets (CONFIG_XDP_SOCKETS): boot one that has")]
     NoAfXdp,
     /// The region could not be made.
-    #[error("cannot register {frames} frames of packet memory: {source}")]
+    #[error(
+        "cannot register {frames} frames of packet memory: {source}; lower limits.frames_per_worker, or give the daemon CAP_IPC_LOCK or a higher locked-memory limit"
+    )]
     Region {
         /// How many frames were asked for.
         frames: u32,

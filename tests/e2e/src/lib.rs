@@ -41,6 +41,8 @@ pub struct Script {
     pub mode: Mode,
     /// The rules.
     pub ruleset: String,
+    /// More lines for the top of the configuration.
+    pub top: String,
     /// More tables for the configuration.
     pub tables: String,
     /// Where relays listen.
@@ -56,6 +58,7 @@ impl Script {
             plan: Plan::default(),
             mode,
             ruleset: RULES.to_owned(),
+            top: String::new(),
             tables: String::new(),
             relays: vec![RELAY],
             addresses: Vec::new(),
@@ -143,6 +146,7 @@ impl Stage {
             Capture::start(&lab.server, lab.dir())?,
         ];
         let mut config = Config::new(script.mode, script.ruleset.clone());
+        config.top += &script.top;
         config.tables += &script.tables;
         let daemon = Daemon::start(&lab, &config)?;
         let relays = script.relays.iter();
@@ -248,7 +252,7 @@ fn client_link(lab: &Lab, script: &Script) -> Result<Link> {
     own.extend(script.relays.iter().map(|relay| *relay.ip()));
     Ok(Link {
         name: "client",
-        mac: lab.fw.mac("eth1")?,
+        macs: vec![lab.fw.mac("eth1")?],
         own,
         services: Some(BTreeSet::new()),
         servers: Some(servers.collect()),
@@ -261,7 +265,7 @@ fn client_link(lab: &Lab, script: &Script) -> Result<Link> {
 fn server_link(lab: &Lab) -> Result<Link> {
     Ok(Link {
         name: "server",
-        mac: lab.fw.mac("eth2")?,
+        macs: vec![lab.fw.mac("eth2")?],
         own: own(lab),
         services: None,
         servers: None,

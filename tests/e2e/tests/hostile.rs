@@ -10,7 +10,6 @@ use lab::frames::{Frames, Parties};
 use lab::topology::{CLIENT, CLIENT_TWO, FW_INTER, FW_INTRA, SERVER, SERVER_TWO};
 use lab::web::{PAGE, fetch_page};
 use lab::{Mode, Namespace};
-use serde_json::Value;
 
 in_both_modes! {
     a_minute_of_hostile_frames,

@@ -150,6 +150,32 @@ fn restored(mode: Mode, end: impl FnOnce(&mut Daemon) -> Result<()>) {
     act().unwrap_or_else(|error| panic!("{error:#}"));
 }
 
+/// Programs are found by name, so a daemon with another folder must ask whose they are.
+#[test]
+fn another_folder_leaves_a_running_daemon_alone() {
+    let act = || -> Result<()> {
+        let lab = Lab::build(&Plan::default())?;
+        let mut daemon = Daemon::start(&lab, &Config::new(Mode::Auto, RULES))?;
+        let running = BoxState::read(&lab.fw)?;
+        let text = std::fs::read_to_string(daemon.config())?;
+        let folder = format!("{:?}", lab::daemon::runtime_dir(&lab));
+        let other = lab.dir().join("other");
+        let start: &[&str] = &[];
+        for (host_port, args) in [("xtp0", start), ("xtp1", start), ("xtp0", &["--detach"])] {
+            let text = text.replace(&folder, &format!("{other:?}\nhost_port = {host_port:?}"));
+            let config = lab.dir().join("other.toml");
+            std::fs::write(&config, text)?;
+            let ended = lab::daemon::run_daemon(&lab, &config, args)?;
+            let case = format!("{host_port} {args:?}");
+            ensure!(ended.status.code() == Some(1), "{case}: {}", ended.status);
+            let same = running.check_same(&BoxState::read(&lab.fw)?);
+            same.with_context(|| case)?;
+        }
+        daemon.check_alive()
+    };
+    act().unwrap_or_else(|error| panic!("{error:#}"));
+}
+
 /// Everything that the daemon is known to do to a box of two cards.
 fn status_lists_changes(daemon: &Daemon) -> Result<()> {
     let status = daemon.json(&["status"])?;

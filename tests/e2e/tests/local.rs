@@ -16,6 +16,7 @@ in_both_modes! {
     box_serves_beside_the_proxy,
     proxy_can_be_reached_directly,
     host_firewall_beside,
+    a_new_mac_is_followed,
 }
 
 fn neighbours_are_found_again(mode: Mode) {
@@ -127,6 +128,33 @@ fn host_firewall_beside(mode: Mode) {
         let own = SocketAddrV4::new(FW_INTRA, 2222);
         let _service = Peer::listen(&stage.lab.fw, own, Behaviour::Echo)?;
         ensure!(stage.is_dropped(None, own)?, "the host firewall is off");
+        Ok(())
+    });
+}
+
+/// Steering knows the port by its MAC address, and the kernel would forward what it lets pass.
+fn a_new_mac_is_followed(mode: Mode) {
+    play(&Script::new(mode), |stage| {
+        assert_eq!(fetch_page(&stage.lab.client, SERVER)?, PAGE);
+        stage.lab.fw.sysctl("net.ipv4.ip_forward", "1")?;
+        stage
+            .lab
+            .fw
+            .ip("link set dev eth1 address 02:00:5e:00:53:01")?;
+        let mac = stage.lab.fw.mac("eth1")?;
+        stage.client_link.macs.push(mac);
+        stage.lab.client.ip("neigh flush all")?;
+        ensure!(
+            stage.is_dropped(None, server(9999))?,
+            "transit passed while the MAC address was new"
+        );
+        stage
+            .daemon
+            .wait_until("the new address is followed", |_| {
+                Ok(fetch_page(&stage.lab.client, SERVER).is_ok_and(|page| page == PAGE))
+            })?;
+        ensure!(stage.is_dropped(None, server(9999))?, "transit passed");
+        stage.lab.client.run("ping -c 1 -W 2 192.168.1.1")?;
         Ok(())
     });
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::{RELAY, Script, Stage, in_both_modes, play, server};
 use lab::connection::{connect, exchange};
 use lab::topology::{CLIENT, CLIENT_TWO, FW_INTER, FW_INTRA, SERVER, SERVER_TWO};
@@ -21,6 +21,7 @@ in_both_modes! {
     old_style_negated_destination,
     rule_drop,
     unclaimed_transit,
+    a_dropped_frame_can_be_seen,
     counters_of_rules,
     a_proxy_that_feeds_itself,
 }
@@ -182,6 +183,51 @@ fn unclaimed_transit(mode: Mode) {
     for kind in ["tcp", "udp", "icmp"] {
         assert_eq!(reports.server.count(kind), 0, "{kind}: {reports:?}");
     }
+}
+
+fn a_dropped_frame_can_be_seen(mode: Mode) {
+    play(&Script::new(mode), |stage| {
+        let from = SocketAddrV4::new(CLIENT, 47_000);
+        ensure!(
+            stage.is_dropped(Some(from), server(9999))?,
+            "no rule took it"
+        );
+        let stats = stage.daemon.json(&["stats", "--examples"])?;
+        let examples = stats["examples"].as_array().into_iter().flatten();
+        let mut examples = examples.filter(|example| example["reason"] == "forward_denied");
+        let example = examples.next();
+        let example = example.with_context(|| format!("no example in {stats}"))?;
+        let decoded = example["decoded"].as_str().unwrap_or_default();
+        ensure!(
+            decoded.contains(&format!("{from} > {}", server(9999))),
+            "{decoded}"
+        );
+        // Ethernet, IPv4, TCP with options: whole, in hexadecimal.
+        let bytes = example["length"].as_u64().unwrap_or_default();
+        ensure!(bytes >= 14 + 20 + 20, "{example}");
+        let frame = example["frame"].as_str().unwrap_or_default();
+        assert_eq!(frame.len() as u64, 2 * bytes, "{example}");
+        let tuple = format!(
+            "{:08x}{:08x}{:04x}{:04x}",
+            CLIENT.to_bits(),
+            SERVER.to_bits(),
+            47_000,
+            9999
+        );
+        ensure!(frame.contains(&tuple), "{frame}");
+        ensure!(example["age_ns"].as_u64() > Some(0), "{example}");
+        ensure!(examples.next().is_none(), "one example a reason: {stats}");
+        let human = stage.daemon.ask(&["stats", "--examples"])?;
+        for text in ["forward_denied: ", decoded, "  0000  "] {
+            ensure!(human.contains(text), "no `{text}` in:\n{human}");
+        }
+        let plain = stage.daemon.json(&["stats"])?;
+        ensure!(
+            plain["examples"].as_array().is_none_or(Vec::is_empty),
+            "{plain}"
+        );
+        Ok(())
+    });
 }
 
 fn counters_of_rules(mode: Mode) {

@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use etherparse::{LinkSlice, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{Ipv4HeaderSlice, LinkSlice, NetSlice, SlicedPacket, TransportSlice};
 use pcap_file::pcap::PcapReader;
 
 use crate::checksum::{pseudo_header, sum};
@@ -23,8 +23,8 @@ const SPELLED_OUT: usize = 10;
 pub struct Link {
     /// Its name in messages.
     pub name: &'static str,
-    /// The firewall's card on it.
-    pub mac: [u8; 6],
+    /// The addresses of the firewall's card on it.
+    pub macs: Vec<[u8; 6]>,
     /// The firewall's own addresses: its kernel sends with them.
     pub own: BTreeSet<Ipv4Addr>,
     /// Own endpoints that may speak TCP here, where the others may not.
@@ -33,10 +33,24 @@ pub struct Link {
     pub servers: Option<BTreeSet<SocketAddrV4>>,
     /// Addresses that must not be the source of any packet.
     pub hidden: BTreeSet<Ipv4Addr>,
-    /// Endpoints that must not be the source of a TCP packet, whatever else holds.
+    /// Endpoints that must not be the source of a TCP or UDP packet, nor the destination of
+    /// the packet in an ICMP error, whatever else holds.
     pub proxies: BTreeSet<SocketAddrV4>,
     /// Whether the receiver merges packets, which leaves a partial checksum on the result.
     pub merged: bool,
+}
+
+/// What an ICMP error says.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct IcmpError {
+    /// Who says it.
+    pub from: Ipv4Addr,
+    /// Type and code.
+    pub kind: (u8, u8),
+    /// Source of the packet that it is about.
+    pub source: SocketAddrV4,
+    /// Destination of that packet.
+    pub destination: SocketAddrV4,
 }
 
 /// What a capture held.
@@ -46,6 +60,10 @@ pub struct Report {
     pub kinds: BTreeMap<&'static str, u64>,
     /// TCP packets by source and destination.
     pub tcp: BTreeMap<(SocketAddrV4, SocketAddrV4), u64>,
+    /// UDP packets by source and destination.
+    pub udp: BTreeMap<(SocketAddrV4, SocketAddrV4), u64>,
+    /// ICMP errors.
+    pub errors: BTreeMap<IcmpError, u64>,
     /// What broke a rule, up to a limit.
     pub violations: Vec<String>,
     /// How many packets broke a rule.
@@ -116,7 +134,7 @@ fn judge(frame: &[u8], link: &Link, report: &mut Report) -> Result<(), String> {
         return Err("is not Ethernet".into());
     };
     let source = ethernet.source();
-    if source != link.mac {
+    if !link.macs.contains(&source) {
         return Err(format!("has the source MAC {source:02x?}"));
     }
     let ip = match &packet.net {
@@ -156,11 +174,16 @@ fn judge(frame: &[u8], link: &Link, report: &mut Report) -> Result<(), String> {
             match udp.checksum() {
                 0 => Ok(()),
                 check => transport(&[&pseudo, payload], check, partial, "UDP", report),
-            }
+            }?;
+            let source = SocketAddrV4::new(from, udp.source_port());
+            let destination = SocketAddrV4::new(to, udp.destination_port());
+            *report.udp.entry((source, destination)).or_default() += 1;
+            not_a_proxy(source, link)
         }
         Some(TransportSlice::Icmpv4(icmp)) => {
             report.count_one("icmp");
-            transport(&[payload], icmp.checksum(), None, "ICMP", report)
+            transport(&[payload], icmp.checksum(), None, "ICMP", report)?;
+            icmp_error(from, payload, link, report)
         }
         _ => report.harmless("other ipv4"),
     }
@@ -183,11 +206,46 @@ fn transport(
     Err(format!("has a bad {name} checksum {check:#06x}"))
 }
 
-/// Checks whose word a TCP packet claims to be.
-fn endpoint(source: SocketAddrV4, link: &Link) -> Result<(), String> {
+/// Checks what an ICMP error tells of the packet that it is about.
+fn icmp_error(from: Ipv4Addr, icmp: &[u8], link: &Link, report: &mut Report) -> Result<(), String> {
+    let (&[kind @ (3 | 4 | 5 | 11 | 12), code, ..], Some(about)) = (icmp, icmp.get(8..)) else {
+        return Ok(());
+    };
+    let (header, rest) = Ipv4HeaderSlice::from_slice(about)
+        .map(|header| (header.to_header(), about.get(header.slice().len()..)))
+        .map_err(|e| format!("tells of a malformed packet: {e}"))?;
+    if header.calc_header_checksum() != header.header_checksum {
+        return Err("tells of a packet with a bad IPv4 header checksum".into());
+    }
+    let Some(&[s0, s1, d0, d1, ..]) = rest.filter(|_| matches!(header.protocol.0, 6 | 17)) else {
+        return Ok(());
+    };
+    let told = IcmpError {
+        from,
+        kind: (kind, code),
+        source: SocketAddrV4::new(header.source.into(), u16::from_be_bytes([s0, s1])),
+        destination: SocketAddrV4::new(header.destination.into(), u16::from_be_bytes([d0, d1])),
+    };
+    *report.errors.entry(told).or_default() += 1;
+    if link.proxies.contains(&told.destination) {
+        let proxy = told.destination;
+        return Err(format!(
+            "tells of a packet to the proxy's own endpoint {proxy}"
+        ));
+    }
+    Ok(())
+}
+
+fn not_a_proxy(source: SocketAddrV4, link: &Link) -> Result<(), String> {
     if link.proxies.contains(&source) {
         return Err(format!("comes from the proxy's own endpoint {source}"));
     }
+    Ok(())
+}
+
+/// Checks whose word a TCP packet claims to be.
+fn endpoint(source: SocketAddrV4, link: &Link) -> Result<(), String> {
+    not_a_proxy(source, link)?;
     let allowed = match link.own.contains(source.ip()) {
         true => &link.services,
         false => &link.servers,

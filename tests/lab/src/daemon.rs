@@ -200,6 +200,17 @@ impl Daemon {
         count.with_context(|| format!("stats know no drop reason {reason}: {stats}"))
     }
 
+    /// The counter `name` of each worker, in their order.
+    pub fn counters(&self, name: &str) -> Result<Vec<u64>> {
+        let stats = self.json(&["stats"])?;
+        let workers = stats["workers"].as_array().into_iter().flatten();
+        let counts = workers.map(|worker| worker["counters"][name].as_u64());
+        let counts: Option<Vec<u64>> = counts.collect();
+        counts
+            .filter(|counts| !counts.is_empty())
+            .with_context(|| format!("workers have no counter {name}: {stats}"))
+    }
+
     /// Waits until `holds` says so about this daemon.
     pub fn wait_until(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
         let until = Instant::now() + PATIENCE;

@@ -37,7 +37,7 @@ fn good() -> Vec<u8> {
 fn client_link() -> Link {
     Link {
         name: "client",
-        mac: FW_MAC,
+        macs: vec![FW_MAC],
         own: [FW_INTRA].into(),
         services: Some([SocketAddrV4::new(FW_INTRA, 22)].into()),
         servers: Some([SocketAddrV4::new(SERVER, 80)].into()),
@@ -143,7 +143,7 @@ fn refuses_the_proxys_address_and_strangers_towards_the_client() {
 fn refuses_the_clients_address_towards_the_server() {
     let link = Link {
         name: "server",
-        mac: FW_MAC,
+        macs: vec![FW_MAC],
         hidden: [CLIENT].into(),
         ..Link::default()
     };
@@ -158,4 +158,66 @@ fn refuses_marks_and_broken_frames() {
     let mut cut = good();
     cut.truncate(40);
     refuses(cut, &client_link(), "malformed");
+}
+
+fn from_proxy_by_udp() -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(FW_MAC, END_MAC)
+        .ipv4(FW_INTRA.octets(), CLIENT.octets(), 64)
+        .udp(50080, 4000);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, b"answer").unwrap();
+    frame
+}
+
+#[test]
+fn refuses_a_datagram_from_the_proxy() {
+    refuses(from_proxy_by_udp(), &client_link(), "proxy's own endpoint");
+    let other = judge(
+        &[from_proxy_by_udp()],
+        &Link {
+            proxies: [].into(),
+            ..client_link()
+        },
+    );
+    other.check().unwrap();
+    let pair = (
+        SocketAddrV4::new(FW_INTRA, 50080),
+        SocketAddrV4::new(CLIENT, 4000),
+    );
+    assert_eq!(other.udp[&pair], 1);
+}
+
+/// Port unreachable, about a packet of the client to `to`, changed by `spoil` when it is told.
+fn error_about(to: (Ipv4Addr, u16), spoil: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut about = tcp((CLIENT, 4000), to)[14..].to_vec();
+    spoil(&mut about);
+    let kind = etherparse::Icmpv4Type::DestinationUnreachable(
+        etherparse::icmpv4::DestUnreachableHeader::Port,
+    );
+    let builder = PacketBuilder::ethernet2(FW_MAC, END_MAC)
+        .ipv4(SERVER.octets(), CLIENT.octets(), 64)
+        .icmpv4(kind);
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &about).unwrap();
+    frame
+}
+
+#[test]
+fn looks_into_icmp_errors() {
+    let link = client_link();
+    let report = judge(&[error_about((SERVER, 80), |_| {})], &link);
+    report.check().unwrap();
+    let told = lab::audit::IcmpError {
+        from: SERVER,
+        kind: (3, 3),
+        source: SocketAddrV4::new(CLIENT, 4000),
+        destination: SocketAddrV4::new(SERVER, 80),
+    };
+    assert_eq!(report.errors[&told], 1);
+    let leak = error_about((FW_INTRA, 50080), |_| {});
+    refuses(leak, &link, "to the proxy's own endpoint");
+    let bad = error_about((SERVER, 80), |about| about[8] ^= 1);
+    refuses(bad, &link, "tells of a packet with a bad IPv4");
+    let short = error_about((SERVER, 80), |about| about.truncate(19));
+    refuses(short, &link, "tells of a malformed packet");
 }

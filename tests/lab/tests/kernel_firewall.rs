@@ -23,7 +23,7 @@ fn links(lab: &Lab, servers: &[SocketAddrV4]) -> Result<[Link; 2]> {
     let own: BTreeSet<_> = [FW_INTRA, FW_INTER].into();
     let client = Link {
         name: "client",
-        mac: lab.fw.mac("eth1")?,
+        macs: vec![lab.fw.mac("eth1")?],
         own: own.clone(),
         services: Some(BTreeSet::new()),
         servers: Some(servers.iter().copied().collect()),
@@ -33,7 +33,7 @@ fn links(lab: &Lab, servers: &[SocketAddrV4]) -> Result<[Link; 2]> {
     };
     let server = Link {
         name: "server",
-        mac: lab.fw.mac("eth2")?,
+        macs: vec![lab.fw.mac("eth2")?],
         own,
         hidden: [CLIENT, CLIENT_TWO].into(),
         merged: lab.plan().offloads == Offloads::All,

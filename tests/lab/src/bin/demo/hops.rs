@@ -61,7 +61,7 @@ pub fn judge(lab: &Lab, captures: [Capture; 2], hops: &Hops) -> Result<[Report; 
     let own = [FW_INTRA, FW_INTER];
     let client_link = Link {
         name: "client",
-        mac: lab.fw.mac("eth1")?,
+        macs: vec![lab.fw.mac("eth1")?],
         own: own.into(),
         services: Some([].into()),
         servers: Some([hops.server].into()),
@@ -70,7 +70,7 @@ pub fn judge(lab: &Lab, captures: [Capture; 2], hops: &Hops) -> Result<[Report; 
     };
     let server_link = Link {
         name: "server",
-        mac: lab.fw.mac("eth2")?,
+        macs: vec![lab.fw.mac("eth2")?],
         own: own.into(),
         hidden: [CLIENT, CLIENT_TWO].into(),
         ..Link::default()
