@@ -17,6 +17,7 @@ export XTPROXY_BIN := $(TARGET)/release
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
 
+# The lab starts its own nginx; the package shall not start one on this machine (policy-rc.d).
 deps: ## Install the Debian packages that are missing (as root)
 	@lacking=(); \
 	for package in $(BUILD_PACKAGES) $(LAB_PACKAGES); do \
@@ -30,6 +31,10 @@ deps: ## Install the Debian packages that are missing (as root)
 	for package in "$${lacking[@]}"; do \
 		if ! apt-cache show "$$package" >/dev/null 2>&1; then apt-get update; break; fi; \
 	done; \
+	policy=/usr/sbin/policy-rc.d; \
+	if [[ ! -e $$policy ]]; then \
+		printf '#!/bin/sh\nexit 101\n' > $$policy; chmod +x $$policy; trap "rm -f $$policy" EXIT; \
+	fi; \
 	install=(apt-get install --yes --no-install-recommends "$${lacking[@]}"); \
 	"$${install[@]}" || { apt-get update && "$${install[@]}"; }
 

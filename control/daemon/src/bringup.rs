@@ -24,6 +24,8 @@ use crate::surroundings::{self, Constants, Steered};
 /// What the host port's veth can carry with a native XDP program: a page, less the kernel's
 /// headroom (256), Ethernet (14) and the kernel's bookkeeping behind the frame (320).
 const MAX_MTU: u32 = 4096 - 256 - 14 - 320;
+/// Frames that a queue needs at least: two thirds to receive into, the rest on their way out.
+const LANE_FRAMES: u32 = 192;
 /// Names the threads for `top` and `perf`.
 const THREAD_NAME: &str = "xtp-worker";
 
@@ -149,6 +151,18 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
     }
     let mtu = links.iter().map(|link| link.mtu).max().unwrap_or(1500);
     let queues = cores.len() as u32;
+    let lanes = links
+        .iter()
+        .map(|link| link.rx_queues.div_ceil(queues))
+        .sum::<u32>()
+        + 1;
+    let (frames, least) = (config.limits.frames_per_worker, lanes * LANE_FRAMES);
+    if frames < least {
+        bail!(
+            "limits.frames_per_worker = {frames} is too few for {lanes} queues a worker: at least {}",
+            least.next_power_of_two()
+        );
+    }
     let host_port = HostPort::create(netlink, changes, &config.host_port, queues, mtu).await?;
 
     let flows = Arc::new(FlowTable::new(config.limits.flows, random_word()?));
@@ -288,6 +302,13 @@ async fn show_vlan_tags(netlink: &Netlink, changes: &mut Changes, link: &Link) -
     match offloads.get(RX_VLAN) {
         Some(offload) if offload.active && offload.changeable => {
             changes.set_offload(netlink, link, RX_VLAN, false).await?;
+        }
+        Some(offload) if offload.active => {
+            tracing::warn!(
+                interface = link.name,
+                "the driver takes VLAN tags out of frames and cannot be told not to: tagged \
+                 traffic is taken for untagged"
+            );
         }
         _ => {}
     }

@@ -23,6 +23,8 @@ use serde::Deserialize;
 
 pub use error::ConfigError;
 
+/// The folder of control socket, lock and journal if none is configured.
+pub const RUNTIME_DIR: &str = "/run/xtproxy";
 /// More than that is no configuration.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -145,7 +147,9 @@ impl Default for Limits {
 pub struct Timeouts {
     /// An established TCP connection (RFC 5382: at least 2 hours 4 minutes).
     pub tcp_established: Duration,
-    /// One that is being opened or closed (RFC 5382: at least 4 minutes).
+    /// One that is being opened.
+    pub tcp_handshake: Duration,
+    /// One that is being closed (RFC 5382: at least 4 minutes).
     pub tcp_transitory: Duration,
     /// One that both sides have closed, or one has reset.
     pub tcp_closed: Duration,
@@ -157,6 +161,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             tcp_established: Duration::from_secs(7440),
+            tcp_handshake: Duration::from_secs(60),
             tcp_transitory: Duration::from_secs(240),
             tcp_closed: Duration::from_secs(70),
             udp: Duration::from_secs(300),

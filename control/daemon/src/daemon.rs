@@ -45,6 +45,7 @@ fn load(path: &Path) -> Result<(Config, Ruleset)> {
 /// Validates and says so.
 pub fn check(path: &Path) -> Result<()> {
     let (config, ruleset) = load(path)?;
+    surroundings::check(&config, &ruleset)?;
     let rules = ruleset.rows().count();
     println!(
         "{}: valid; {} ports, {rules} rules",
@@ -69,8 +70,9 @@ pub fn run(path: &Path) -> Result<()> {
     runtime.block_on(async {
         let dir = RuntimeDir::claim(&config.runtime_dir)?;
         let done = live(path, config, ruleset, started, &dir).await;
-        dir.leave()?;
-        done
+        let left = dir.leave();
+        done?;
+        Ok(left?)
     })
 }
 
@@ -89,7 +91,9 @@ async fn live(
     let mut watch = Watch::open(&netlink).await?;
     let cores = bringup::cores(&config, watch.current())?;
     let mut changes = Changes::open(dir.path())?;
-    let was_clean = changes.list().is_empty();
+    let has_stale =
+        |link: &host::Link| xdp_prog::stale(link.ifindex).map_or(true, |stale| !stale.is_empty());
+    let was_clean = changes.list().is_empty() && !links.iter().any(has_stale);
     let constants = bringup::constants(ruleset, cores.len())?;
     let mut warnings = surroundings::warnings(&config, &constants, watch.current());
     warnings.extend(left_behind(&config, &changes));

@@ -1,27 +1,51 @@
 //! Giving the box back as it was.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use host::{Change, Changes, Netlink, RuntimeDir};
 
-use crate::config::Config;
+use crate::config::RUNTIME_DIR;
+
+/// The runtime folder of a configuration that may otherwise be broken: who wants the box back
+/// shall not have to mend it first.
+fn runtime_dir(path: &Path) -> Result<PathBuf> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("{name}: cannot be read"))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| anyhow::anyhow!("{name}: {}", error.message()))?;
+    match table.get("runtime_dir") {
+        None => Ok(RUNTIME_DIR.into()),
+        Some(toml::Value::String(dir)) => Ok(dir.into()),
+        Some(other) => bail!("{name}: runtime_dir = {other} is no path"),
+    }
+}
 
 /// `xtproxyd --detach`.
 pub fn detach(path: &Path) -> Result<()> {
-    let config = Config::load(path)?;
+    let dir = runtime_dir(path)?;
     host::require_privileges()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(async {
-        let dir = RuntimeDir::claim(&config.runtime_dir)?;
+        let dir = RuntimeDir::claim(&dir)?;
         let netlink = Netlink::open()?;
         refuse_if_in_use(&netlink, dir.path()).await?;
-        let mut changes = Changes::open(dir.path())?;
-        find_host_port(&config, &netlink, &mut changes).await?;
-        let left = undo(&netlink, &mut changes).await + sweep(&config, &netlink).await;
+        let mut left = 0;
+        match Changes::open(dir.path()) {
+            Ok(mut changes) => {
+                find_host_port(&netlink, &mut changes).await?;
+                left += undo(&netlink, &mut changes).await;
+            }
+            Err(error) => {
+                left += 1;
+                tracing::error!("{error}");
+            }
+        }
+        left += sweep(&netlink).await?;
         if left > 0 {
             bail!("{left} changes could not be taken back; see above, then try again");
         }
@@ -78,37 +102,26 @@ pub async fn undo(netlink: &Netlink, changes: &mut Changes) -> usize {
 
 /// Removes programs of ours that no journal knows. Not for a start that failed: what it finds
 /// may be another daemon's, or keep transit closed. Returns how much is left.
-async fn sweep(config: &Config, netlink: &Netlink) -> usize {
+async fn sweep(netlink: &Netlink) -> Result<usize> {
     let mut left = 0;
-    for port in &config.ports {
-        let Ok(link) = netlink.link(&port.interface).await else {
-            continue;
-        };
+    for link in netlink.links().await? {
         if let Err(error) = remove(link.ifindex) {
             left += 1;
-            tracing::error!(interface = port.interface, error, "cannot detach");
+            tracing::error!(interface = link.name, error, "cannot detach");
         }
     }
-    left
+    Ok(left)
 }
 
-/// A host port that bears our name but stands in no journal: the journal was lost.
-async fn find_host_port(
-    config: &Config,
-    netlink: &Netlink,
-    changes: &mut Changes,
-) -> Result<(), host::Error> {
+/// A host port that bears our folder's name but stands in no journal: the journal was lost.
+async fn find_host_port(netlink: &Netlink, changes: &mut Changes) -> Result<(), host::Error> {
     let alias = changes.alias();
     let links = netlink.links().await?;
     let is_ours = |link: &&host::Link| link.alias.as_deref() == Some(&alias);
-    if let Some(link) = links
-        .iter()
-        .filter(is_ours)
-        .find(|link| link.name == config.host_port)
-    {
+    for link in links.iter().filter(is_ours) {
         changes.record(Change::Link {
             interface: link.name.clone(),
-            alias,
+            alias: alias.clone(),
         })?;
     }
     Ok(())

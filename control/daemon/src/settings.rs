@@ -49,6 +49,7 @@ impl Config {
         let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         tables::Timeouts {
             tcp_established_ns: ns(self.timeouts.tcp_established),
+            tcp_handshake_ns: ns(self.timeouts.tcp_handshake),
             tcp_transitory_ns: ns(self.timeouts.tcp_transitory),
             tcp_closed_ns: ns(self.timeouts.tcp_closed),
             other_ns: ns(self.timeouts.udp),

@@ -83,6 +83,7 @@ pub fn survey(
 ) -> Result<(View, Steered)> {
     let interfaces = interfaces(config, snapshot);
     let policy = rules::compile(&constants.ruleset, &interfaces, generation)?;
+    check_management(config, &policy)?;
     let own = snapshot.addresses.own_v4();
     let unicast: Vec<Ipv4Addr> = own
         .iter()
@@ -157,6 +158,39 @@ fn taken(proxies: &[Endpoints], concerned: &[Endpoints]) -> BTreeMap<Ipv4Addr, V
         });
     }
     taken
+}
+
+/// Refuses management entries that cover where a proxy listens: what always passes is not
+/// looked up, and the proxy's answers would leave untranslated.
+pub fn check_management(config: &Config, policy: &policy::Policy) -> Result<()> {
+    for set in policy.proxies() {
+        let covers = |entry: &&xdp_prog::Management| {
+            let same = set.proto.0 == 0 || entry.proto == set.proto.0;
+            same && entry.ports.start() <= set.ports.end() && set.ports.start() <= entry.ports.end()
+        };
+        if let Some(entry) = config.steered_management().iter().find(covers) {
+            bail!(
+                "the management entry for {} port {} covers a port that rules redirect to, and what \
+                 the proxy answers would leave untranslated: choose another --on-port or port",
+                wire::Protocol(entry.proto),
+                entry.ports.start()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Checks a ruleset without looking at the box: every interface gets an address, so that
+/// redirects without --on-ip lead somewhere.
+pub fn check(config: &Config, ruleset: &Ruleset) -> Result<()> {
+    let ids = (0..=u8::MAX).map(PortId);
+    let interfaces = ids.zip(&config.ports).map(|(port, configured)| Interface {
+        name: configured.interface.clone(),
+        port,
+        first_address: Some(Ipv4Addr::LOCALHOST),
+    });
+    let interfaces: Vec<Interface> = interfaces.collect();
+    check_management(config, &rules::compile(ruleset, &interfaces, 0)?)
 }
 
 /// What an administrator should know about a ruleset on this box.

@@ -144,6 +144,8 @@ names! {
         SynSent = "syn_sent",
         /// TCP: the SYN is answered, the handshake is not complete.
         SynReceived = "syn_received",
+        /// TCP: picked up in mid-stream, no answer yet.
+        PickedUp = "picked_up",
         /// TCP: open.
         Established = "established",
         /// TCP: one side has closed, the other may go on.

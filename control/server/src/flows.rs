@@ -139,6 +139,7 @@ const fn tell_state(state: tables::FlowState) -> FlowState {
     match state {
         tables::FlowState::SynSent => FlowState::SynSent,
         tables::FlowState::SynReceived => FlowState::SynReceived,
+        tables::FlowState::PickedUp => FlowState::PickedUp,
         tables::FlowState::Established => FlowState::Established,
         tables::FlowState::HalfClosed => FlowState::HalfClosed,
         tables::FlowState::Closing => FlowState::Closing,

@@ -59,16 +59,26 @@ impl FlowKey<2> {
             dst: Endpoint::new(Ipv4Addr::from_bits(addrs as u32), (rest >> 32) as u16),
         }
     }
+}
+
+impl<const K: usize> FlowKey<K> {
+    /// The last word of every key ends in protocol and side.
+    fn last(&self) -> u64 {
+        self.0.last().copied().unwrap_or(0)
+    }
 
     /// The side in the key.
     #[must_use]
-    pub const fn side(&self) -> Side {
-        let [_, rest] = self.0;
-        if rest & 0xff == SIDE_HOST {
+    pub fn side(&self) -> Side {
+        if self.last() & 0xff == SIDE_HOST {
             Side::Host
         } else {
             Side::Wire
         }
+    }
+
+    pub(crate) fn proto(&self) -> Protocol {
+        Protocol((self.last() >> 8) as u8)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use wire::{TcpFlags, TcpHeader};
 
+use crate::key::Side;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 const SYN: u64 = 1;
@@ -24,6 +25,9 @@ pub(crate) struct Lane {
     tcp: AtomicU64,
     /// Initial sequence number in the upper half, the end of the FIN in the lower.
     seqs: AtomicU64,
+    /// Of the box's own direction alone: the sequence number that it would send next in the
+    /// upper half, the one that it expects next in the lower.
+    expected: AtomicU64,
 }
 
 /// A reading of one direction.
@@ -47,6 +51,7 @@ impl Lane {
             last_seen_ns: AtomicU64::new(0),
             tcp: AtomicU64::new(0),
             seqs: AtomicU64::new(0),
+            expected: AtomicU64::new(0),
         }
     }
 
@@ -57,6 +62,7 @@ impl Lane {
             &self.last_seen_ns,
             &self.tcp,
             &self.seqs,
+            &self.expected,
         ] {
             word.store(0, Relaxed);
         }
@@ -82,13 +88,19 @@ impl Lane {
     }
 
     /// Marks what a TCP header says about this direction; `other` is the opposite lane.
-    pub(crate) fn mark_tcp(&self, other: &Self, header: &TcpHeader) {
+    ///
+    /// What comes from the wire is believed only where its sender shows that it has seen the
+    /// box's own packets, which nobody can forge: a handshake is complete, and a reset ends a
+    /// flow, by the exact number alone (RFC 5961 3.2).
+    pub(crate) fn mark_tcp(&self, other: &Self, header: &TcpHeader, side: Side) {
         let before = self.tcp.load(Relaxed);
         let mut marks = before;
         let seqs = self.seqs.load(Relaxed);
         let (mut isn, mut fin_end) = ((seqs >> 32) as u32, seqs as u32);
         if header.flags.any(TcpFlags::RST) {
-            marks |= RST;
+            if side == Side::Host || other.expects_reset(header) {
+                marks |= RST;
+            }
         } else {
             // Traffic after a reset means that the end did not believe it (RFC 5961).
             marks &= !RST;
@@ -102,13 +114,7 @@ impl Lane {
             fin_end = header.seq_end();
         }
         if header.flags.any(TcpFlags::ACK) {
-            marks |= ACK;
-            if marks & ACKED_FIN == 0 && other.tcp.load(Relaxed) & FIN != 0 {
-                let end = other.seqs.load(Relaxed) as u32;
-                if header.ack.wrapping_sub(end) as i32 >= 0 {
-                    marks |= ACKED_FIN;
-                }
-            }
+            marks |= other.acknowledged_by(header, side);
         }
         if marks != before {
             self.tcp.store(marks, Relaxed);
@@ -117,6 +123,49 @@ impl Lane {
         if now != seqs {
             self.seqs.store(now, Relaxed);
         }
+        if side == Side::Host {
+            self.expect(header);
+        }
+    }
+
+    /// The marks that the opposite direction earns by acknowledging this one.
+    fn acknowledged_by(&self, header: &TcpHeader, side: Side) -> u64 {
+        let (own, seqs) = (self.tcp.load(Relaxed), self.seqs.load(Relaxed));
+        let (isn, fin_end) = ((seqs >> 32) as u32, seqs as u32);
+        let mut earned = 0;
+        if own & SYN != 0 && (side == Side::Host || header.ack == isn.wrapping_add(1)) {
+            earned |= ACK;
+        }
+        if own & FIN != 0 && header.ack.wrapping_sub(fin_end) as i32 >= 0 {
+            earned |= ACKED_FIN;
+        }
+        earned
+    }
+
+    /// Notes what the box has sent and what it expects.
+    fn expect(&self, header: &TcpHeader) {
+        let expected = self.expected.load(Relaxed);
+        let (mut next, mut ack) = ((expected >> 32) as u32, expected as u32);
+        let end = header.seq_end();
+        if expected == 0 || end.wrapping_sub(next) as i32 > 0 {
+            next = end;
+        }
+        if header.flags.any(TcpFlags::ACK) {
+            ack = header.ack;
+        }
+        let now = u64::from(next) << 32 | u64::from(ack);
+        if now != expected {
+            self.expected.store(now, Relaxed);
+        }
+    }
+
+    /// Whether a reset from the other end shows that it knows this direction: it stands where
+    /// this one expects the next byte, or acknowledges all that this one has sent.
+    fn expects_reset(&self, header: &TcpHeader) -> bool {
+        let expected = self.expected.load(Relaxed);
+        let (next, ack) = ((expected >> 32) as u32, expected as u32);
+        expected != 0
+            && (header.seq == ack || (header.flags.any(TcpFlags::ACK) && header.ack == next))
     }
 }
 
@@ -142,7 +191,9 @@ pub enum FlowState {
     SynSent,
     /// TCP: the SYN is answered by a SYN, the handshake is not complete.
     SynReceived,
-    /// TCP: open, or picked up in mid-stream.
+    /// TCP: picked up in mid-stream, no answer yet.
+    PickedUp,
+    /// TCP: open.
     Established,
     /// TCP: one side has sent FIN; the other may go on as long as it likes (RFC 6146 3.5.2).
     HalfClosed,
@@ -158,9 +209,10 @@ pub enum FlowState {
 
 impl FlowState {
     /// Every state, in the order of a flow's life.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SynSent,
         Self::SynReceived,
+        Self::PickedUp,
         Self::Established,
         Self::HalfClosed,
         Self::Closing,
@@ -175,6 +227,7 @@ impl FlowState {
         match self {
             Self::SynSent => "syn_sent",
             Self::SynReceived => "syn_received",
+            Self::PickedUp => "picked_up",
             Self::Established => "established",
             Self::HalfClosed => "half_closed",
             Self::Closing => "closing",
@@ -193,6 +246,8 @@ impl FlowState {
             Self::Closing
         } else if either(FIN) {
             Self::HalfClosed
+        } else if !orig.has(SYN) && reply.packets == 0 {
+            Self::PickedUp
         } else if !orig.has(SYN) || (reply.has(SYN) && orig.has(ACK)) {
             Self::Established
         } else if reply.has(SYN) {
@@ -216,7 +271,10 @@ impl FlowState {
 pub struct Timeouts {
     /// Established and half-closed TCP (RFC 5382 REQ-5: at least 2 h 4 min).
     pub tcp_established_ns: u64,
-    /// TCP being opened or closed (RFC 5382 REQ-5: at least 4 min).
+    /// TCP being opened. Longer than a SYN or its answer takes to be sent again; shorter than
+    /// RFC 5382 asks of a NAT for its outside addresses, since anybody can open these.
+    pub tcp_handshake_ns: u64,
+    /// TCP being closed (RFC 5382 REQ-5: at least 4 min).
     pub tcp_transitory_ns: u64,
     /// TCP after both FINs are acknowledged, or after a reset. Longer than the 60 s that
     /// the kernel keeps a TIME-WAIT socket, so that the tuple shown to a proxy is not
@@ -232,6 +290,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             tcp_established_ns: 7440 * SECOND,
+            tcp_handshake_ns: 60 * SECOND,
             tcp_transitory_ns: 240 * SECOND,
             tcp_closed_ns: 70 * SECOND,
             other_ns: 300 * SECOND,
@@ -240,14 +299,23 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// The timeouts of a table that is nearly full: handshakes that do not get on make room.
+    /// They are not live flows yet.
+    #[must_use]
+    pub fn under_pressure(mut self) -> Self {
+        self.tcp_handshake_ns = self.tcp_handshake_ns.min(5 * SECOND);
+        self
+    }
+
     /// The timeout of a state.
     #[must_use]
     pub const fn of(&self, state: FlowState) -> u64 {
         match state {
             FlowState::Established | FlowState::HalfClosed => self.tcp_established_ns,
-            FlowState::SynSent | FlowState::SynReceived | FlowState::Closing => {
-                self.tcp_transitory_ns
+            FlowState::SynSent | FlowState::SynReceived | FlowState::PickedUp => {
+                self.tcp_handshake_ns
             }
+            FlowState::Closing => self.tcp_transitory_ns,
             FlowState::Closed => self.tcp_closed_ns,
             FlowState::Unreplied | FlowState::Replied => self.other_ns,
         }
@@ -283,7 +351,8 @@ mod tests {
                 (&reply, &orig)
             };
             from.count(1, 40);
-            from.mark_tcp(to, header);
+            let side = if *original { Side::Wire } else { Side::Host };
+            from.mark_tcp(to, header, side);
             states.push(FlowState::of_tcp(&orig.read(), &reply.read()));
         }
         states
@@ -326,18 +395,77 @@ mod tests {
         assert_eq!(states.last(), Some(&FlowState::Closed));
     }
 
+    /// An open connection: the client's next byte is 101, the box's 501.
+    fn open() -> Vec<(bool, TcpHeader)> {
+        vec![
+            (true, segment(S, 100, 0, 0)),
+            (false, segment(S | A, 500, 101, 0)),
+            (true, segment(A, 101, 501, 0)),
+        ]
+    }
+
     #[test]
     fn a_reset_closes_until_its_sender_goes_on() {
-        let states = play(&[
-            (true, segment(A, 1, 1, 0)),
-            (true, segment(R, 1, 0, 0)),
-            (false, segment(A, 1, 1, 0)),
-            (true, segment(A, 1, 1, 5)),
-        ]);
         use FlowState as T;
+        let resets = [segment(R, 101, 0, 0), segment(R | A, 7777, 501, 0)];
+        for reset in resets {
+            let mut story = open();
+            story.push((true, reset));
+            assert_eq!(play(&story).last(), Some(&T::Closed));
+            story.push((true, segment(A, 101, 501, 5)));
+            assert_eq!(play(&story).last(), Some(&T::Established));
+        }
+        let mut story = open();
+        story.push((false, segment(R, 9999, 0, 0)));
         assert_eq!(
-            states,
-            [T::Established, T::Closed, T::Closed, T::Established]
+            play(&story).last(),
+            Some(&T::Closed),
+            "the box knows what it says"
         );
+    }
+
+    #[test]
+    fn a_reset_that_knows_nothing_changes_nothing() {
+        for forged in [
+            segment(R, 102, 0, 0),
+            segment(R, 0, 501, 0),
+            segment(R | A, 0, 500, 0),
+        ] {
+            let mut story = open();
+            story.push((true, forged));
+            assert_eq!(
+                play(&story).last(),
+                Some(&FlowState::Established),
+                "{forged:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refused_syn_is_closed() {
+        let refused = [
+            (true, segment(S, 100, 0, 0)),
+            (false, segment(R | A, 0, 101, 0)),
+        ];
+        assert_eq!(play(&refused).last(), Some(&FlowState::Closed));
+    }
+
+    #[test]
+    fn only_the_right_number_completes_a_handshake() {
+        let mut story = open();
+        story.pop();
+        for ack in [0, 500, 502, u32::MAX] {
+            story.push((true, segment(A, 101, ack, 0)));
+            assert_eq!(play(&story).last(), Some(&FlowState::SynReceived), "{ack}");
+        }
+        story.push((true, segment(A, 101, 501, 10)));
+        assert_eq!(play(&story).last(), Some(&FlowState::Established));
+    }
+
+    #[test]
+    fn what_is_picked_up_is_open_when_it_is_answered() {
+        use FlowState as T;
+        let states = play(&[(true, segment(A, 1, 1, 5)), (false, segment(A, 1, 6, 0))]);
+        assert_eq!(states, [T::PickedUp, T::Established]);
     }
 }

@@ -63,7 +63,7 @@ impl Hit<2> {
 
     /// The side that a packet of this direction leaves by: where its answers come in.
     #[must_use]
-    pub const fn leaves_by(&self) -> Side {
+    pub fn leaves_by(&self) -> Side {
         match self.direction {
             Direction::Original => self.flow.reply.side(),
             Direction::Reply => self.flow.orig.side(),
@@ -282,7 +282,11 @@ impl<const K: usize> FlowTable<K> {
         let (own, other) = self.lanes(hit);
         own.count(now_ns, bytes);
         if let Some(header) = tcp {
-            own.mark_tcp(other, header);
+            let side = match hit.direction {
+                Direction::Original => hit.flow.orig.side(),
+                Direction::Reply => hit.flow.reply.side(),
+            };
+            own.mark_tcp(other, header, side);
         }
     }
 
@@ -305,7 +309,7 @@ impl<const K: usize> FlowTable<K> {
         let cell = self.cells.get(idx as usize)?;
         let (version, flow) = cell.flow()?;
         let (orig, reply) = (cell.orig_lane.read(), cell.reply_lane.read());
-        let state = if K == 2 && proto_of(&flow) == Protocol::TCP {
+        let state = if flow.orig.proto() == Protocol::TCP {
             FlowState::of_tcp(&orig, &reply)
         } else {
             FlowState::of_other(&reply)
@@ -334,6 +338,7 @@ impl<const K: usize> FlowTable<K> {
             FlowState::Closed | FlowState::Closing => lane.isn() != Some(isn),
             FlowState::SynSent => lane.isn().is_some_and(|seen| seen != isn),
             FlowState::SynReceived
+            | FlowState::PickedUp
             | FlowState::Established
             | FlowState::HalfClosed
             | FlowState::Unreplied
@@ -348,7 +353,8 @@ impl<const K: usize> FlowTable<K> {
     }
 
     /// Looks at the next `budget` entries from `cursor` on and removes those whose time is
-    /// over, telling `gone` of each. Returns how many went. `cursor` wraps by itself.
+    /// over, telling `gone` of each. Returns how many went. `cursor` wraps by itself. From nine
+    /// tenths full on, handshakes have less time.
     pub fn expire(
         &self,
         cursor: &mut u32,
@@ -357,7 +363,16 @@ impl<const K: usize> FlowTable<K> {
         timeouts: &Timeouts,
         mut gone: impl FnMut(&FlowSnapshot<K>),
     ) -> usize {
-        let used = self.lock().unused;
+        let (used, live) = {
+            let ledger = self.lock();
+            (ledger.unused, ledger.live)
+        };
+        let is_nearly_full = live * 10 >= self.cells.len() * 9;
+        let timeouts = if is_nearly_full {
+            timeouts.under_pressure()
+        } else {
+            *timeouts
+        };
         let mut removed = 0;
         for _ in 0..budget.min(used) {
             if *cursor >= used {
@@ -365,7 +380,7 @@ impl<const K: usize> FlowTable<K> {
             }
             let over = self
                 .snapshot_at(*cursor)
-                .filter(|s| s.expires_ns(timeouts) <= now_ns);
+                .filter(|s| s.expires_ns(&timeouts) <= now_ns);
             *cursor += 1;
             if let Some(snapshot) = over.and_then(|s| self.remove(s.id, now_ns)) {
                 removed += 1;
@@ -395,11 +410,6 @@ impl<const K: usize> FlowTable<K> {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
-
-fn proto_of<const K: usize>(flow: &Flow<K>) -> Protocol {
-    // The last word of every key ends in protocol and side.
-    Protocol(flow.orig.0.last().map_or(0, |word| (word >> 8) as u8))
 }
 
 impl Ledger {

@@ -180,7 +180,12 @@ fn flows_expire_by_their_state_both_directions_at_once() {
         ..*hit
     };
     // One reset, one open, one with a SYN only.
-    table.record(&hits[0], SECOND, 40, Some(&segment(TcpFlags::RST, 1)));
+    table.record(
+        &reply(&hits[0]),
+        SECOND,
+        40,
+        Some(&segment(TcpFlags::RST, 1)),
+    );
     table.record(&hits[1], SECOND, 40, Some(&segment(TcpFlags::SYN, 1)));
     table.record(
         &reply(&hits[1]),
@@ -188,7 +193,11 @@ fn flows_expire_by_their_state_both_directions_at_once() {
         40,
         Some(&segment(TcpFlags::SYN | TcpFlags::ACK, 1)),
     );
-    table.record(&hits[1], SECOND, 40, Some(&segment(TcpFlags::ACK, 2)));
+    let ack = TcpHeader {
+        ack: 2,
+        ..segment(TcpFlags::ACK, 2)
+    };
+    table.record(&hits[1], SECOND, 40, Some(&ack));
     table.record(&hits[2], SECOND, 40, Some(&segment(TcpFlags::SYN, 1)));
     let states: Vec<FlowState> = table.iter().map(|s| s.state).collect();
     assert_eq!(
@@ -208,10 +217,10 @@ fn flows_expire_by_their_state_both_directions_at_once() {
         });
         gone
     };
+    assert_eq!(gone_at(60), []);
+    assert_eq!(gone_at(61), [hits[2].id]);
     assert_eq!(gone_at(70), []);
     assert_eq!(gone_at(71), [hits[0].id]);
-    assert_eq!(gone_at(240), []);
-    assert_eq!(gone_at(241), [hits[2].id]);
     assert_eq!(gone_at(7440), []);
     assert_eq!(gone_at(7441), [hits[1].id]);
     for n in 0..3 {
@@ -250,6 +259,47 @@ fn a_syn_reopens_what_is_over_and_nothing_else() {
     );
     table.record(&reply, 1, 40, Some(&segment(TcpFlags::RST, 10)));
     assert!(table.is_reopened_by(&hit, 999));
+}
+
+#[test]
+fn a_nearly_full_table_hurries_handshakes_and_nothing_else() {
+    const SECOND: u64 = 1_000_000_000;
+    let table = FlowTable::<2>::new(10, 3);
+    let hits: Vec<Hit> = (0..9)
+        .map(|n| table.insert(&new_flow(n, 1, n), SECOND).unwrap())
+        .collect();
+    for hit in &hits {
+        table.record(hit, SECOND, 40, Some(&segment(TcpFlags::SYN, 1)));
+    }
+    let reply = Hit {
+        direction: Direction::Reply,
+        ..hits[0]
+    };
+    table.record(
+        &reply,
+        SECOND,
+        40,
+        Some(&segment(TcpFlags::SYN | TcpFlags::ACK, 1)),
+    );
+    let ack = TcpHeader {
+        ack: 2,
+        ..segment(TcpFlags::ACK, 2)
+    };
+    table.record(&hits[0], SECOND, 40, Some(&ack));
+    let timeouts = Timeouts::default();
+    let mut cursor = 0;
+    assert_eq!(
+        table.expire(&mut cursor, 100, 5 * SECOND, &timeouts, |_| {}),
+        0
+    );
+    assert_eq!(
+        table.expire(&mut cursor, 100, 6 * SECOND, &timeouts, |_| {}),
+        8
+    );
+    assert!(
+        table.snapshot(hits[0].id).is_some(),
+        "an open connection is live"
+    );
 }
 
 /// Two workers race to insert the same tuples while a third removes and a reader looks:

@@ -154,6 +154,16 @@ fn ruleset_redirects_to_loopback() {
     );
 }
 
+/// What always passes is never looked up: a proxy's answers would leave untranslated.
+#[test]
+fn management_covers_a_proxy() {
+    refused_config(&["management", "50080", "--on-port"], |text| {
+        format!(
+            "{text}\n[[management]]\nnetworks = [\"192.168.1.0/24\"]\nproto = \"tcp\"\nport = 50080\n"
+        )
+    });
+}
+
 #[test]
 fn zerocopy_on_a_card_without_it() {
     refused_config(&["eth1", "zerocopy"], |text| {

@@ -10,13 +10,12 @@ use toml::Spanned;
 use super::error::Fault;
 use super::text::{ConfigFile, LimitsTable, PortTable, TimeoutsTable};
 use super::zones::{management, zone_of, zones};
-use super::{Config, Limits, Port, Timeouts, Zone};
+use super::{Config, Limits, Port, RUNTIME_DIR, Timeouts, Zone};
 
 const PORTS_MAX: usize = 32;
 const NAME_MAX: usize = 15;
 const FLOWS: RangeInclusive<i64> = 1024..=16_777_216;
 const FRAMES: RangeInclusive<i64> = 1024..=262_144;
-const RUNTIME_DIR: &str = "/run/xtproxy";
 const HOST_PORT: &str = "xtp0";
 /// What the dataplane's side of the host port has behind its name.
 const HOST_PORT_SUFFIX: &str = "-dp";
@@ -239,6 +238,7 @@ fn timeouts(given: &TimeoutsTable) -> Timeouts {
     let usual = Timeouts::default();
     Timeouts {
         tcp_established: given.tcp_established.map_or(usual.tcp_established, |t| t.0),
+        tcp_handshake: given.tcp_handshake.map_or(usual.tcp_handshake, |t| t.0),
         tcp_transitory: given.tcp_transitory.map_or(usual.tcp_transitory, |t| t.0),
         tcp_closed: given.tcp_closed.map_or(usual.tcp_closed, |t| t.0),
         udp: given.udp.map_or(usual.udp, |t| t.0),

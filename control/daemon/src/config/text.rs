@@ -67,6 +67,7 @@ pub struct LimitsTable {
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsTable {
     pub tcp_established: Option<Idle>,
+    pub tcp_handshake: Option<Idle>,
     pub tcp_transitory: Option<Idle>,
     pub tcp_closed: Option<Idle>,
     pub udp: Option<Idle>,

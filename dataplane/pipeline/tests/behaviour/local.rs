@@ -55,7 +55,7 @@ fn a_connection_older_than_the_daemon_is_picked_up() {
     let flow = fw.flow();
     assert_eq!(
         (flow.flow.kind, flow.state),
-        (Kind::Local, FlowState::Established)
+        (Kind::Local, FlowState::PickedUp)
     );
     let seen = fw.stack(INTRA, ack(PROXY, CLIENT, b"yes")).to_wire(INTRA);
     assert_eq!(seen.tuple, tcp_tuple(PROXY, CLIENT));

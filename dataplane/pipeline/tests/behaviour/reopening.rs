@@ -72,7 +72,8 @@ fn nothing_behind_a_reopening_syn_in_one_batch_uses_the_old_mapping() {
     }
     assert_eq!(fw.counters.events(Event::Reopened), 1);
     assert_eq!(fw.flow().orig.packets, 3);
-    assert_eq!(fw.flow().state, FlowState::Closed);
+    // Nothing of the box has been seen, so anybody could have sent this reset.
+    assert_eq!(fw.flow().state, FlowState::SynSent);
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn what_follows_a_first_syn_in_one_batch_is_carried() {
     for outcome in fw.batch(Ingress::Port(INTRA), frames) {
         assert_eq!(outcome.to_stack().tuple, tcp_tuple(CLIENT, PROXY));
     }
-    assert_eq!(fw.flow().state, FlowState::Closed);
+    assert_eq!(fw.flow().orig.packets, 2);
 }
 
 #[test]
