@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-clean test unit loom e2e lint rooms clean
+.PHONY: help deps build demo demo-clean test unit loom e2e fuzz lint rooms clean
 
 CARGO ?= cargo
 # Debian packages: to build the BPF programs and their loader, and to run the lab.
@@ -53,12 +53,33 @@ unit: deps loom
 	$(CARGO) test --workspace --exclude xtproxy-e2e
 
 # Models of what is lock-free, with every interleaving that loom can tell apart.
-LOOM_PACKAGES := xtproxy-tables xtproxy-xsk
+LOOM_PACKAGES := xtproxy-tables xtproxy-xsk xtproxy-shm
 loom: deps
 	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir $(TARGET)/loom $(LOOM_PACKAGES:%=-p %) --lib models
 
 e2e: build
 	$(CARGO) test --release --package xtproxy-e2e --no-fail-fast -- --test-threads $(E2E_THREADS)
+
+# Inputs that are new to it go below target/, what breaks something too; tests/fuzz/README.md.
+MINUTES ?= 1
+FUZZ_TARGETS ?= headers batches ruleset request
+FUZZ_DIR := $(TARGET)/fuzz
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
+fuzz: BUILD_PACKAGES += g++
+fuzz: deps ## Look for bytes that break what reads them; MINUTES=n for each target
+	host=$$(rustc -vV | sed -n 's/^host: //p'); \
+	RUSTFLAGS="$(FUZZ_FLAGS)" CARGO_TARGET_DIR=$(FUZZ_DIR) $(CARGO) build --release --target "$$host" \
+		--manifest-path tests/fuzz/libfuzzer/Cargo.toml; \
+	for target in $(FUZZ_TARGETS); do \
+		mkdir -p "$(FUZZ_DIR)/corpus/$$target" "$(FUZZ_DIR)/broken/$$target"; \
+		echo "Fuzzing $$target for $(MINUTES) min"; \
+		"$(FUZZ_DIR)/$$host/release/$$target" -max_total_time=$$(( $(MINUTES) * 60 )) -max_len=4096 \
+			-timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix="$(FUZZ_DIR)/broken/$$target/" \
+			"$(FUZZ_DIR)/corpus/$$target" "tests/fuzz/corpus/$$target"; \
+	done
 
 lint: deps rooms ## Format, lints, and the arrows of docs/architecture.md
 	$(CARGO) fmt --all --check

@@ -18,6 +18,9 @@
 #define HEADERS_LEN (ETH_HLEN + MAX_VLAN_TAGS * 4 + MAX_IPV4_LEN + PORTS_LEN)
 /* Of an ICMP error, before the packet that it is about. */
 #define ICMP_LEN 8
+#define UDP_LEN 8
+#define DHCP_SERVER 67
+#define DHCP_CLIENT 68
 
 /* ICMP errors; <linux/icmp.h> wants a whole libc. */
 enum {
@@ -162,6 +165,18 @@ static __always_inline bool parse_answer(void *at, void *end, struct packet *p)
 	return true;
 }
 
+/* The fixed head of a DHCP message, as far as it says for whom it is. */
+struct dhcp {
+	__u8 op, htype, hlen, hops;
+	__be32 xid;
+	__be16 secs, flags;
+	__be32 ciaddr, yiaddr, siaddr, giaddr;
+	__u8 chaddr[ETH_ALEN];
+	__u8 rest[2];
+};
+#define DHCP_REPLY 2
+#define DHCP_ETHERNET 1
+
 static __always_inline bool is_group_mac(const __u8 *mac)
 {
 	return mac[0] & 1;
@@ -186,6 +201,21 @@ static __always_inline void mac_copy(__u8 *to, const volatile __u8 *from)
 #pragma unroll
 	for (i = 0; i < ETH_ALEN; i++)
 		to[i] = from[i];
+}
+
+static __always_inline bool is_dhcp(struct packet *p)
+{
+	return p->proto == IPPROTO_UDP && p->ports_known && p->sport == DHCP_SERVER &&
+	       p->dport == DHCP_CLIENT;
+}
+
+/* Whether a DHCP message offers the address `dst` to the hardware address `mac`. */
+static __always_inline bool offers(struct dhcp *dhcp, void *end, __be32 dst,
+				   const volatile __u8 *mac)
+{
+	return (void *)(dhcp + 1) <= end && dhcp->op == DHCP_REPLY &&
+	       dhcp->htype == DHCP_ETHERNET && dhcp->hlen == ETH_ALEN && dhcp->yiaddr == dst &&
+	       mac_is(dhcp->chaddr, mac, ETH_ALEN);
 }
 
 #endif

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * The programs of one NIC: what arrives is passed or diverted (xtp_steer, with
- * xtp_slow_lane behind it in generic mode), what leaves is let go or diverted
- * (xtp_egress). docs/steering.md has the table of verdicts.
+ * xtp_slow_lane behind it in generic mode and xtp_gap in its absence), what
+ * leaves is let go or diverted (xtp_egress). docs/steering.md has the table of
+ * verdicts.
  *
- * Invariant: each frame that reaches xtp_steer moves exactly one of the
- * counters from PASS_NON_IP to OVERSIZE.
+ * Invariant: each frame that reaches xtp_steer moves exactly one of its
+ * counters; SLOW_LANE_SENT, GAP_DROPPED and EGRESS_* are the tc programs'.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -37,6 +38,9 @@ enum counter {
 	EGRESS_MANAGEMENT,
 	EGRESS_DIVERTED,
 	OTHER_HOST_DROPPED,
+	GROUP_MAC_DROPPED,
+	PASS_DHCP,
+	GAP_DROPPED,
 	COUNTERS,
 };
 
@@ -51,88 +55,7 @@ struct {
 	__type(value, __u32);
 } xsks SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, ADDRESS_SLOTS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __be32);
-	__type(value, struct taken);
-} own4 SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, ADDRESS_SLOTS);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct in6_addr);
-	__type(value, __u8);
-} own6 SEC(".maps");
-
-/* A hash of one entry: unlike an array's, its value is replaced whole. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct management);
-} management SEC(".maps");
-
-static __noinline bool is_management(__u8 proto, __u16 port, __be32 peer)
-{
-	__u32 key = 0;
-	struct management *table = bpf_map_lookup_elem(&management, &key);
-	__u32 i;
-
-	if (!table)
-		return false;
-	for (i = 0; i < MAX_MANAGEMENT; i++) {
-		struct management_entry *e = &table->entries[i];
-
-		if (i >= table->count)
-			break;
-		if ((peer & e->mask) == e->network && (!e->proto || e->proto == proto) &&
-		    e->lo <= port && port <= e->hi)
-			return true;
-	}
-	return false;
-}
-
-/* A tail has no port: does an entry concern its protocol and peer at all? */
-static __noinline bool is_management_tail(__u8 proto, __be32 peer)
-{
-	__u32 key = 0;
-	struct management *table = bpf_map_lookup_elem(&management, &key);
-	__u32 i;
-
-	if (!table)
-		return false;
-	for (i = 0; i < MAX_MANAGEMENT; i++) {
-		struct management_entry *e = &table->entries[i];
-
-		if (i >= table->count)
-			break;
-		if ((peer & e->mask) == e->network && (!e->proto || e->proto == proto))
-			return true;
-	}
-	return false;
-}
-
-/* With unknown ports the protocol decides: better diverted than missed. */
-static __always_inline bool is_taken(struct taken *taken, __u8 direction, __u8 proto, __u16 port,
-				     bool port_known)
-{
-	__u32 i;
-
-	for (i = 0; i < MAX_TAKEN; i++) {
-		struct taken_range *r = &taken->ranges[i];
-
-		if (i >= taken->count)
-			break;
-		if (!(r->direction & direction) || (r->proto && r->proto != proto))
-			continue;
-		if (!port_known || (r->lo <= port && port <= r->hi))
-			return true;
-	}
-	return false;
-}
+#include "own.h"
 
 static __always_inline int pass(__u32 counter)
 {
@@ -174,24 +97,28 @@ static __always_inline int divert(struct xdp_md *ctx, __u32 counter)
 
 static __always_inline int steer_own4(struct xdp_md *ctx, struct packet *p, struct taken *taken)
 {
-	if (p->tail ? is_management_tail(p->proto, p->src)
-		    : p->ports_known && is_management(p->proto, p->dport, p->src))
+	switch (judge_own(p, taken)) {
+	case OWN_MANAGEMENT:
 		return pass(PASS_MANAGEMENT);
-	if (is_taken(taken, INBOUND, p->proto, p->dport, p->ports_known))
+	case OWN_TAKEN:
 		return divert(ctx, DIVERT_TAKEN);
-	return pass(PASS_OWN);
+	default:
+		return pass(PASS_OWN);
+	}
 }
 
-/* 224.0.0.0/4 and 255.255.255.255 */
-static __always_inline bool is_multicast4(__be32 addr)
+/* A DHCP server offers an address by sending to it, before it is the box's own. */
+static __always_inline bool is_offer(struct xdp_md *ctx, struct packet *p)
 {
-	return (addr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || addr == 0xffffffff;
-}
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = (void *)(long)ctx->data;
+	__be16 ethertype;
+	void *at;
 
-/* fe80::/10 */
-static __always_inline bool is_link_local6(struct in6_addr *addr)
-{
-	return addr->s6_addr[0] == 0xfe && (addr->s6_addr[1] & 0xc0) == 0x80;
+	if ((void *)(eth + 1) > end || !is_dhcp(p))
+		return false;
+	at = skip_ethernet(eth, end, &ethertype);
+	return at && offers(at + p->header_len + UDP_LEN, end, p->dst, config.mac);
 }
 
 static __always_inline int steer_ipv4(struct xdp_md *ctx, struct packet *p)
@@ -202,6 +129,8 @@ static __always_inline int steer_ipv4(struct xdp_md *ctx, struct packet *p)
 		return steer_own4(ctx, p, taken);
 	if (is_multicast4(p->dst))
 		return pass(PASS_MULTICAST);
+	if (is_offer(ctx, p))
+		return pass(PASS_DHCP);
 	return divert(ctx, DIVERT_TRANSIT);
 }
 
@@ -216,20 +145,26 @@ static __always_inline int steer_ipv6(struct xdp_md *ctx, struct packet *p)
 	return divert(ctx, DIVERT_IPV6);
 }
 
-/* The kernel sees another host's frame in it and drops it, unless the port has got a new
- * address that this program has not heard of. So what the kernel could forward goes no
- * further; what is for the box itself, or for a sniffer or a bridge without IP, may.
+/*
+ * The kernel forwards nothing that came to a group of hosts, and no TCP takes it; but a UDP
+ * socket does, whatever the address above says.
+ */
+static __always_inline int steer_group(struct packet *p, enum frame_kind kind)
+{
+	return is_guarded(p, kind) ? drop(GROUP_MAC_DROPPED) : pass(PASS_MULTICAST);
+}
+
+/*
+ * The kernel sees another host's frame in it and drops it, unless the port has got a new
+ * address that this program has not heard of. So what the kernel could forward, or what is the
+ * worker's, goes no further; what is for the box itself, or for a sniffer or a bridge without
+ * IP, may.
  */
 static __always_inline int steer_other_host(struct packet *p, enum frame_kind kind)
 {
-	bool local = true;
-
-	if (kind == FRAME_IPV4)
-		local = is_multicast4(p->dst) || bpf_map_lookup_elem(&own4, &p->dst);
-	else if (kind == FRAME_IPV6)
-		local = p->dst6.s6_addr[0] == 0xff || is_link_local6(&p->dst6) ||
-			bpf_map_lookup_elem(&own6, &p->dst6);
-	return local || config.open ? pass(PASS_OTHER_HOST) : drop(OTHER_HOST_DROPPED);
+	if (is_guarded(p, kind) || (!is_local(p, kind) && !config.open))
+		return drop(OTHER_HOST_DROPPED);
+	return pass(PASS_OTHER_HOST);
 }
 
 SEC("xdp")
@@ -244,9 +179,9 @@ int xtp_steer(struct xdp_md *ctx)
 		return drop(MALFORMED);
 	if (config.generic && mac_is(eth->h_source, config.reinjected, MAC_LEN))
 		return pass(PASS_REINJECTED);
-	if (is_group_mac(eth->h_dest))
-		return pass(PASS_MULTICAST);
 	kind = parse(eth, end, &p);
+	if (is_group_mac(eth->h_dest))
+		return steer_group(&p, kind);
 	if (kind == FRAME_MALFORMED)
 		return drop(MALFORMED);
 	if (!mac_is(eth->h_dest, config.mac, MAC_LEN))
@@ -301,7 +236,7 @@ static __noinline __u32 judge_leaving(struct packet *p)
 	if (!taken || !is_taken(taken, OUTBOUND, p->proto, p->sport, p->ports_known))
 		return EGRESS_NATIVE;
 	/* A tail is not known to be management: it may belong to a translated flow. */
-	if (p->ports_known && is_management(p->proto, p->sport, p->dst))
+	if (p->ports_known && is_management(p->proto, p->sport, p->dst, true))
 		return EGRESS_MANAGEMENT;
 	return EGRESS_DIVERTED;
 }
@@ -345,6 +280,26 @@ int xtp_egress(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	count(EGRESS_DIVERTED);
 	return bpf_redirect(config.host_ifindex, 0);
+}
+
+/*
+ * In front of the kernel for as long as xtp_steer changes its mode, which takes a moment
+ * without any XDP program: what xtp_steer would have diverted is lost.
+ */
+SEC("tc")
+int xtp_gap(struct __sk_buff *skb)
+{
+	struct packet p = {};
+	enum frame_kind kind;
+	struct ethhdr *eth;
+	void *end;
+
+	eth = linear(skb, HEADERS_LEN, &end);
+	kind = eth ? parse(eth, end, &p) : FRAME_MALFORMED;
+	if (is_local(&p, kind) && !is_guarded(&p, kind))
+		return TC_ACT_UNSPEC;
+	count(GAP_DROPPED);
+	return TC_ACT_SHOT;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -4,7 +4,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::Error;
 
-pub(crate) const PORT_COUNTERS: [&str; 22] = [
+pub(crate) const PORT_COUNTERS: [&str; 25] = [
     "pass_non_ip",
     "pass_other_host",
     "pass_multicast",
@@ -27,6 +27,9 @@ pub(crate) const PORT_COUNTERS: [&str; 22] = [
     "egress_management",
     "egress_diverted",
     "drop_other_host",
+    "drop_group_mac",
+    "pass_dhcp",
+    "gap_dropped",
 ];
 
 pub(crate) const HOST_COUNTERS: [&str; 5] = [

@@ -3,13 +3,14 @@
 use std::io;
 
 use crate::messages;
+use crate::xdp::Mode;
 
 /// Why a program was not loaded, attached or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The process may not do it.
     #[error(
-        "{what}: not permitted; run as root or with CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN on kernels before 5.8)"
+        "{what}: not permitted; run as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN (to look at attached programs)"
     )]
     Permission {
         /// What was tried.
@@ -22,6 +23,18 @@ pub enum Error {
         what: String,
         /// What would help.
         cure: String,
+    },
+    /// The driver cannot have the program in this mode; it may in another.
+    #[error(
+        "{interface}: XDP cannot be attached in {mode} mode: {detail}; use mode = \"generic\" for this port"
+    )]
+    ModeRefused {
+        /// The interface.
+        interface: String,
+        /// The mode that was tried.
+        mode: Mode,
+        /// What the kernel said.
+        detail: String,
     },
     /// Somebody else's program is where ours would go.
     #[error(
@@ -108,6 +121,15 @@ impl Error {
                 detail,
                 source,
             },
+        }
+    }
+
+    pub(crate) fn mode_refused(interface: &str, mode: Mode, source: &io::Error) -> Self {
+        let said = messages::take_kernel_message();
+        Self::ModeRefused {
+            interface: interface.into(),
+            mode,
+            detail: format!("{source}{}", detail_suffix(&said)),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::counters::HOST_COUNTERS;
 use crate::object::{Blueprint, DryRun, Loaded};
 use crate::records::{self, DELIVERY_BYTES, Mac};
 use crate::xdp::Mode;
-use crate::{Error, stale};
+use crate::{Error, interface, stale};
 
 static BLUEPRINT: Blueprint = Blueprint {
     name: "host",
@@ -90,30 +90,33 @@ impl HostProgram {
     pub fn attach(&self, kernel_side: u32, worker_side: u32) -> Result<(), Error> {
         let host = self.loaded.program(HostHook::Host.program())?;
         let deliver = self.loaded.program(HostHook::Deliver.program())?;
+        let kernel_name = interface::name(kernel_side);
         Wanted {
-            interface: "xtp0",
+            interface: &kernel_name,
             ifindex: kernel_side,
             ingress: Some(deliver.as_fd()),
             egress: None,
+            gap: None,
             xdp: None,
         }
         .attach()?;
         Wanted {
-            interface: "xtp0-dp",
+            interface: &interface::name(worker_side),
             ifindex: worker_side,
             ingress: None,
             egress: None,
+            gap: None,
             xdp: Some((Mode::Native, host.as_fd())),
         }
         .attach()
-        .inspect_err(|_| drop(stale::detach("xtp0", kernel_side, true)))
+        .inspect_err(|_| drop(stale::detach(&kernel_name, kernel_side, true)))
         .map(drop)
     }
 
     /// Removes the programs from the pair.
     pub fn detach(&self, kernel_side: u32, worker_side: u32) -> Result<(), Error> {
-        stale::detach("xtp0-dp", worker_side, true)?;
-        stale::detach("xtp0", kernel_side, true).map(drop)
+        stale::detach_stale(worker_side)?;
+        stale::detach_stale(kernel_side).map(drop)
     }
 
     /// Every counter by name.

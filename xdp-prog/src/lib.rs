@@ -12,6 +12,7 @@ mod counters;
 mod error;
 mod ffi;
 mod host;
+mod interface;
 mod messages;
 mod object;
 mod port;

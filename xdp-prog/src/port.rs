@@ -56,6 +56,8 @@ pub enum PortHook {
     Egress,
     /// tc ingress, in generic mode.
     SlowLane,
+    /// tc ingress, while the XDP program changes its mode.
+    Gap,
 }
 
 impl PortHook {
@@ -64,6 +66,7 @@ impl PortHook {
             Self::Steer => "xtp_steer",
             Self::Egress => "xtp_egress",
             Self::SlowLane => "xtp_slow_lane",
+            Self::Gap => "xtp_gap",
         }
     }
 }
@@ -157,17 +160,20 @@ impl PortProgram {
     }
 
     /// Attaches: the tc filters, then XDP, which is to find all sockets in place.
-    /// Stale programs of ours are replaced; a step that fails undoes the others.
+    /// Stale programs of ours are replaced; a step that fails undoes the others. While a
+    /// change of mode leaves the interface without XDP, a filter drops transit.
     pub fn attach(&mut self) -> Result<(), Error> {
         let steer = self.loaded.program(PortHook::Steer.program())?;
         let egress = self.loaded.program(PortHook::Egress.program())?;
         let slow_lane = self.loaded.program(PortHook::SlowLane.program())?;
+        let gap = self.loaded.program(PortHook::Gap.program())?;
         let generic = self.config.mode == Mode::Generic;
         self.may_remove_clsact = Wanted {
             interface: &self.config.interface,
             ifindex: self.config.ifindex,
             ingress: generic.then(|| slow_lane.as_fd()),
             egress: Some(egress.as_fd()),
+            gap: Some(gap.as_fd()),
             xdp: Some((self.config.mode, steer.as_fd())),
         }
         .attach()?;

@@ -3,7 +3,7 @@
 
 use crate::attach::remove_filter;
 use crate::tc::{self, Point};
-use crate::{Error, ProgramInfo, messages, xdp};
+use crate::{Error, ProgramInfo, interface, messages, xdp};
 
 /// Programs of ours on an interface.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -14,6 +14,8 @@ pub struct Stale {
     pub tc_egress: Option<ProgramInfo>,
     /// The filter at tc ingress.
     pub tc_ingress: Option<ProgramInfo>,
+    /// The filter that stands in for XDP while it changes its mode.
+    pub tc_gap: Option<ProgramInfo>,
 }
 
 impl Stale {
@@ -27,20 +29,21 @@ impl Stale {
 /// Looks for programs of ours; foreign ones are no error, and not reported.
 pub fn stale(ifindex: u32) -> Result<Stale, Error> {
     messages::divert();
-    let interface = &label(ifindex);
+    let interface = &interface::name(ifindex);
     Ok(Stale {
         xdp: xdp::attached(interface, ifindex)?
             .into_iter()
             .find(ProgramInfo::is_ours),
         tc_egress: find_filter(interface, ifindex, Point::Egress)?,
         tc_ingress: find_filter(interface, ifindex, Point::Ingress)?,
+        tc_gap: find_filter(interface, ifindex, Point::Gap)?,
     })
 }
 
 /// Removes programs of ours, and clsact if it held one of ours and holds nothing
 /// else. What was there.
 pub fn detach_stale(ifindex: u32) -> Result<Stale, Error> {
-    detach(&label(ifindex), ifindex, true)
+    detach(&interface::name(ifindex), ifindex, true)
 }
 
 /// The same, leaving clsact alone on demand.
@@ -53,6 +56,7 @@ pub(crate) fn detach(interface: &str, ifindex: u32, with_clsact: bool) -> Result
     for (point, program) in [
         (Point::Egress, &found.tc_egress),
         (Point::Ingress, &found.tc_ingress),
+        (Point::Gap, &found.tc_gap),
     ] {
         held_ours |= program.is_some() && remove_filter(interface, ifindex, point)?;
     }
@@ -68,8 +72,4 @@ fn find_filter(interface: &str, ifindex: u32, point: Point) -> Result<Option<Pro
         Err(Error::Foreign { .. } | Error::Occupied { .. }) => Ok(None),
         found => found,
     }
-}
-
-fn label(ifindex: u32) -> String {
-    format!("interface {ifindex}")
 }

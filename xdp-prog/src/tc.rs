@@ -12,28 +12,38 @@ use crate::{Error, ProgramInfo};
 const PRIORITY: u32 = 1;
 /// "xtp".
 const HANDLE: u32 = 0x78_7470;
+const GAP_HANDLE: u32 = HANDLE + 1;
 
-/// A direction of clsact.
+/// A place of ours at clsact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Point {
     Ingress,
     Egress,
+    /// At ingress too, and before it: of one priority the youngest runs first.
+    Gap,
 }
 
 impl Point {
-    pub(crate) const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+    pub(crate) const ALL: [Self; 3] = [Self::Ingress, Self::Egress, Self::Gap];
 
     fn attach_point(self) -> TcAttachPoint {
         match self {
-            Self::Ingress => TC_INGRESS,
+            Self::Ingress | Self::Gap => TC_INGRESS,
             Self::Egress => TC_EGRESS,
         }
     }
 
     fn parent(self) -> u32 {
         match self {
-            Self::Ingress => 0xffff_fff2,
+            Self::Ingress | Self::Gap => 0xffff_fff2,
             Self::Egress => 0xffff_fff3,
+        }
+    }
+
+    fn handle(self) -> u32 {
+        match self {
+            Self::Ingress | Self::Egress => HANDLE,
+            Self::Gap => GAP_HANDLE,
         }
     }
 
@@ -41,7 +51,7 @@ impl Point {
         TcHookBuilder::new(program)
             .ifindex(ifindex.cast_signed())
             .priority(PRIORITY)
-            .handle(HANDLE)
+            .handle(self.handle())
             .replace(true)
             .hook(self.attach_point())
     }
@@ -50,7 +60,7 @@ impl Point {
 impl fmt::Display for Point {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Ingress => "tc ingress",
+            Self::Ingress | Self::Gap => "tc ingress",
             Self::Egress => "tc egress",
         })
     }
@@ -78,14 +88,15 @@ pub(crate) fn ours_or_none(
                 ),
             });
         }
-        if filter.handle != HANDLE {
+        let handle = point.handle();
+        if filter.handle != handle {
             continue;
         }
-        let program = ProgramInfo::of(filter.program.unwrap_or_default(), None);
+        let program = ProgramInfo::of(filter.program.unwrap_or_default(), None)?;
         if !program.is_ours() {
             return Err(program.foreign(
                 interface,
-                format!("{point}, priority {PRIORITY}, handle {HANDLE:#x}"),
+                format!("{point}, priority {PRIORITY}, handle {handle:#x}"),
             ));
         }
         return Ok(Some(program));

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
-use libbpf_rs::{Program, XdpFlags};
+use libbpf_rs::{ErrorKind, Program, XdpFlags};
 
 use crate::{Error, ffi};
 
@@ -54,13 +53,18 @@ impl fmt::Display for Mode {
 }
 
 impl ProgramInfo {
-    /// A program by its id; one that is gone has no name and is not ours.
-    pub(crate) fn of(id: u32, mode: Option<Mode>) -> Self {
-        let name = ProgInfoIter::with_query_opts(ProgInfoQueryOptions::default())
-            .find(|program| program.id == id)
-            .map(|program| program.name.to_string_lossy().into_owned())
-            .unwrap_or_default();
-        Self { id, name, mode }
+    /// A program by its id; one that is gone has no name and is not ours. Not being allowed to
+    /// look is an error: the program might be ours.
+    pub(crate) fn of(id: u32, mode: Option<Mode>) -> Result<Self, Error> {
+        let what = || format!("looking at the program with id {id}");
+        let name = match Program::fd_from_id(id) {
+            Ok(fd) => {
+                ffi::program_name(fd.as_fd()).map_err(|error| Error::from_io(what(), error))?
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(Error::from_libbpf(what(), &error)),
+        };
+        Ok(Self { id, name, mode })
     }
 
     pub(crate) fn is_ours(&self) -> bool {
@@ -91,7 +95,7 @@ pub(crate) fn attached(interface: &str, ifindex: u32) -> Result<Vec<ProgramInfo>
     let found = ffi::query_xdp(ifindex).map_err(|error| {
         Error::from_io(format!("{interface}: asking for its XDP program"), error)
     })?;
-    Ok([
+    [
         (found.drv_prog_id, Mode::Native),
         (found.skb_prog_id, Mode::Generic),
         (found.hw_prog_id, Mode::Offloaded),
@@ -99,7 +103,7 @@ pub(crate) fn attached(interface: &str, ifindex: u32) -> Result<Vec<ProgramInfo>
     .into_iter()
     .filter(|(id, _)| *id != 0)
     .map(|(id, mode)| ProgramInfo::of(id, Some(mode)))
-    .collect())
+    .collect()
 }
 
 /// The stale program of ours, if there is one; an error if there is a foreign one.
@@ -120,7 +124,7 @@ pub(crate) fn ours_or_none(interface: &str, ifindex: u32) -> Result<Option<Progr
 
 /// Attaches `new`. A stale program of ours in the same mode is replaced in one
 /// step; in another mode the kernel does not allow that, so it goes first, and
-/// comes back if ours cannot be attached.
+/// comes back if ours cannot be attached. The caller holds transit back meanwhile.
 pub(crate) fn attach(
     interface: &str,
     ifindex: u32,
@@ -171,12 +175,12 @@ pub(crate) fn detach(interface: &str, ifindex: u32, program: &ProgramInfo) -> Re
 
 fn explain(interface: &str, mode: Mode, error: std::io::Error) -> Error {
     use rustix::io::Errno;
-    let what = format!("{interface}: attaching XDP ({mode})");
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::OPNOTSUPP) => Error::Unsupported {
-            what,
-            cure: "the driver cannot do it; use mode = \"generic\" for this port".into(),
-        },
-        _ => Error::from_io(what, error),
+        // Not the mode's fault: no right to it, somebody was faster, or the interface is gone.
+        Some(Errno::PERM | Errno::BUSY | Errno::EXIST | Errno::NODEV) => {}
+        // What a driver lacks it says in many ways: EOPNOTSUPP, EINVAL, ENOSPC, ENOMEM, ERANGE.
+        _ if mode == Mode::Native => return Error::mode_refused(interface, mode, &error),
+        _ => {}
     }
+    Error::from_io(format!("{interface}: attaching XDP ({mode})"), error)
 }

@@ -2,6 +2,10 @@
 
 mod fixture;
 mod netns;
+#[path = "attach/privilege.rs"]
+mod privilege;
+#[path = "attach/refusal.rs"]
+mod refusal;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -246,84 +250,6 @@ fn a_foreign_filter_beside_ours_at_one_priority_stays() {
         hook(&stranger, nic, TC_EGRESS, 1, 1)
             .query()
             .expect("the stranger's filter is there");
-    });
-}
-
-#[test]
-fn our_place_taken_at_tc_is_refused() {
-    isolated(|| {
-        let nic = veth();
-        let stranger = Stranger::load("tc");
-        hook(&stranger, nic, TC_EGRESS, 1, 0x78_7470)
-            .attach()
-            .unwrap();
-        let error = attach(nic, Mode::Native).unwrap_err();
-        assert!(matches!(error, Error::Foreign { .. }), "{error}");
-        assert!(stale(nic).unwrap().is_empty());
-        run("tc qdisc del dev nic clsact");
-
-        run("tc qdisc add dev nic clsact");
-        run("tc filter add dev nic egress prio 1 protocol all u32 match u32 0 0 flowid 1:1");
-        let error = attach(nic, Mode::Native).unwrap_err();
-        assert!(
-            matches!(error, Error::Occupied { .. }) && error.to_string().contains("u32"),
-            "{error}"
-        );
-        assert!(stale(nic).unwrap().is_empty());
-        run("tc qdisc del dev nic clsact");
-
-        run("tc qdisc add dev nic ingress");
-        let error = attach(nic, Mode::Native).unwrap_err();
-        assert!(matches!(error, Error::Occupied { .. }), "{error}");
-        assert!(
-            error.to_string().contains("tc qdisc del dev nic ingress"),
-            "{error}"
-        );
-        assert!(qdiscs().contains("ingress"));
-        assert!(stale(nic).unwrap().is_empty());
-    });
-}
-
-#[test]
-fn a_failure_at_the_last_step_undoes_the_others() {
-    isolated(|| {
-        // A bridge has no native XDP.
-        run("ip link add nic type bridge");
-        let nic = ifindex("nic");
-        let error = attach(nic, Mode::Native).unwrap_err();
-        assert!(matches!(error, Error::Unsupported { .. }), "{error:?}");
-        assert!(error.to_string().contains("generic"), "{error}");
-        assert!(stale(nic).unwrap().is_empty());
-        assert!(!qdiscs().contains("clsact"));
-
-        attach(nic, Mode::Generic).unwrap();
-        let before = stale(nic).unwrap();
-        attach(nic, Mode::Native).unwrap_err();
-        assert_eq!(stale(nic).unwrap(), before, "what was there came back");
-    });
-}
-
-#[test]
-fn the_kernel_says_why_it_refuses() {
-    isolated(|| {
-        let nic = veth();
-        run("ip link set far mtu 9000");
-        let error = attach(nic, Mode::Native).unwrap_err().to_string();
-        assert!(
-            error.contains("nic") && error.to_lowercase().contains("mtu"),
-            "{error}"
-        );
-        assert!(stale(nic).unwrap().is_empty());
-    });
-}
-
-#[test]
-fn an_interface_that_does_not_exist_is_an_error() {
-    isolated(|| {
-        let error = attach(9999, Mode::Native).unwrap_err().to_string();
-        assert!(error.contains("No such device"), "{error}");
-        stale(9999).unwrap_err();
-        detach_stale(9999).unwrap_err();
     });
 }
 

@@ -13,6 +13,10 @@ use xdp_prog::{Delivery, HostConfig, HostProgram, Management, Mode, PortConfig, 
 
 use crate::surroundings::Steered;
 
+/// Bytes that Ethernet and two VLAN tags add to an MTU. What is longer is no frame of this link
+/// but a packet that a sender has not segmented, even where it fits a chunk.
+const LINK_HEADER_BYTES: u32 = 14 + 8;
+
 /// The workers' sockets, held beside the workers so that a program can be attached anew.
 pub struct Sockets(Vec<(Ingress, u32, OwnedFd)>);
 
@@ -91,7 +95,7 @@ enum PortError {
 impl PortError {
     /// Whether another mode may do what this one could not.
     fn is_mode_refused(&self) -> bool {
-        matches!(self, Self::Program(xdp_prog::Error::Unsupported { .. }))
+        matches!(self, Self::Program(xdp_prog::Error::ModeRefused { .. }))
     }
 }
 
@@ -166,7 +170,7 @@ impl Attachments {
             mode,
             queues: link.rx_queues,
             open: config.open,
-            max_frame_bytes: xsk::MAX_FRAME_BYTES,
+            max_frame_bytes: xsk::MAX_FRAME_BYTES.min(link.mtu + LINK_HEADER_BYTES),
             host_ifindex: config.host_port.kernel.ifindex,
             from_wire: config.marks.from_wire(id).0,
             from_stack: config.marks.from_stack(id).0,

@@ -72,8 +72,9 @@ pub fn interfaces(config: &Config, snapshot: &Snapshot) -> Vec<Interface> {
 
 /// Makes the workers' view and steering's part of it.
 ///
-/// Endpoints that were taken stay so as long as their address is the box's: flows may lead
-/// there, and what they answer must not leave untranslated. `before` is what was taken.
+/// Endpoints that were taken stay so, even while their address is not the box's: connections may
+/// lead there, and what the stack sends for them, now or when the address is back, must not leave
+/// untranslated. `before` is what was taken.
 pub fn survey(
     config: &Config,
     constants: &Constants,
@@ -97,8 +98,12 @@ pub fn survey(
         .cloned()
         .collect::<Vec<_>>();
     proxies.extend(old);
-    proxies.retain(|set| unicast.contains(&set.addr));
-    let taken = taken(&proxies, &policy.concerns(&unicast));
+    let mut taken = taken(&proxies, &policy.concerns(&unicast));
+    let lost = taken.iter_mut().filter(|(addr, _)| !own.contains_key(addr));
+    for (_, ranges) in lost.filter(|(_, ranges)| ranges.len() < MAX_TAKEN) {
+        // What comes for an address that is not the box's is transit.
+        ranges.push(everything_inbound());
+    }
     if let Some((addr, ranges)) = taken.iter().find(|(_, ranges)| ranges.len() > MAX_TAKEN) {
         bail!(
             "the rules redirect to {} port ranges of {addr}; at most {} are possible: use --on-port",
@@ -109,6 +114,7 @@ pub fn survey(
     let steered = Steered {
         v4: own
             .keys()
+            .chain(taken.keys().filter(|addr| !own.contains_key(addr)))
             .map(|addr| (*addr, taken.get(addr).cloned().unwrap_or_default()))
             .collect(),
         v6: snapshot.addresses.own_v6().into_iter().collect(),
@@ -151,13 +157,17 @@ fn taken(proxies: &[Endpoints], concerned: &[Endpoints]) -> BTreeMap<Ipv4Addr, V
         // More than steering can tell apart: the workers see all that comes to this address and
         // deliver what no rule wants. What leaves must stay exact; `survey` refuses too many.
         ranges.retain(|range| range.direction == Direction::Both);
-        ranges.push(Taken {
-            proto: 0,
-            ports: 0..=u16::MAX,
-            direction: Direction::Inbound,
-        });
+        ranges.push(everything_inbound());
     }
     taken
+}
+
+fn everything_inbound() -> Taken {
+    Taken {
+        proto: 0,
+        ports: 0..=u16::MAX,
+        direction: Direction::Inbound,
+    }
 }
 
 /// Refuses management entries that cover where a proxy listens: what always passes is not

@@ -99,6 +99,11 @@ fn send_much(mode: Mode, offloads: Offloads) {
             stream.write_all(&block)?;
         }
         assert_eq!(finish(&stream)?, digest.to_string().as_bytes());
+        // What the client has not segmented must not reach the host port as it is: that drops
+        // it, and the connection crawls on retransmissions.
+        let link = stage.lab.fw.run("ip -s -j link show xtp0-dp")?;
+        let link: serde_json::Value = serde_json::from_str(&link)?;
+        assert_eq!(link[0]["stats64"]["tx"]["dropped"], 0, "{link}");
         Ok(())
     });
 }

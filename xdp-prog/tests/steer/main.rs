@@ -1,6 +1,7 @@
 //! xtp_steer, frame by frame, by BPF_PROG_TEST_RUN: what passes and what is
 //! diverted.
 
+mod around;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod own;
@@ -140,5 +141,10 @@ fn frames_of_other_hosts_pass_unless_they_are_transit() {
         }
         let arp = eth(mac, NEIGHBOUR, 0x0806, &[0; 28]);
         assert_eq!(bench().steer(&arp), ("pass_other_host", XDP_PASS));
+        let taken = ipv4(CLIENT, OWN, TCP, 0, &ports(1, 3128));
+        let taken = eth(mac, NEIGHBOUR, 0x0800, &taken);
+        for bench in [bench(), open] {
+            assert_eq!(bench.steer(&taken), ("drop_other_host", XDP_DROP));
+        }
     }
 }

@@ -163,7 +163,7 @@ fn mutated_frames_have_one_fate_each() {
         let want = match counter.split('_').next().unwrap() {
             "pass" => XDP_PASS,
             "divert" => XDP_REDIRECT,
-            "malformed" => XDP_DROP,
+            "malformed" | "drop" => XDP_DROP,
             _ => panic!("{counter} for {frame:02x?}"),
         };
         assert_eq!(verdict, want, "{counter} for {frame:02x?}");

@@ -1,0 +1,221 @@
+//! Batches of frames go through a pipeline that redirects the web to a proxy.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pipeline::{
+    BATCH, Counters, DropReason, Event, Frames, Ingress, Mark, Marks, Pipeline, PortId, PortView,
+    RuleHits, SharedView, Verdict, View,
+};
+use policy::{Action, Policy, PortRange, Program, Rule, Test};
+use tables::{FlowTable, Kind};
+use wire::{Endpoint, Headers, MacAddr, Protocol, Transport};
+
+use crate::frames::{Input, repair};
+
+const OWN: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(192, 168, 1, 1),
+    Ipv4Addr::new(198, 51, 100, 1),
+];
+const PROXY: Endpoint = Endpoint::new(OWN[0], 3128);
+const PORTS: [MacAddr; 2] = [
+    MacAddr([2, 0, 0, 0, 0, 0x10]),
+    MacAddr([2, 0, 0, 0, 0, 0x11]),
+];
+const MARKS: Marks = Marks::new([0xa1, 0xb2, 0xc3]);
+const FLOWS: usize = 64;
+
+/// The input: frames, each with a byte that says where it comes from, one for the time since
+/// the last one, and two for its length.
+///
+/// # Panics
+/// If a frame gets no verdict, a counter does not agree, or a frame would leave by a way that
+/// it must not take.
+pub fn batches(bytes: &[u8]) {
+    let flows = Arc::new(FlowTable::new(FLOWS, 7));
+    let counters = Arc::<Counters>::default();
+    let mut pipeline = Pipeline::new(
+        Arc::clone(&flows),
+        view(),
+        Arc::clone(&counters),
+        Arc::default(),
+        0,
+        42,
+    );
+    let mut input = Input(bytes);
+    let mut now_ns = 1_000_000_000;
+    let mut batch = Batch::default();
+    let mut came = 0;
+    while !input.is_empty() {
+        let [from, time, hi, lo] = input.take();
+        let ingress = ingress(from);
+        if ingress != batch.ingress || batch.frames.len() == BATCH || time > 0 {
+            came += batch.frames.len() as u64;
+            batch.carry(&mut pipeline, now_ns, &flows);
+            batch.ingress = ingress;
+        }
+        now_ns += u64::from(time) * 100_000_000;
+        let mut frame = input
+            .rest(usize::from(u16::from_be_bytes([hi, lo])))
+            .to_vec();
+        dress(&mut frame, from);
+        batch.frames.push(frame);
+    }
+    came += batch.frames.len() as u64;
+    batch.carry(&mut pipeline, now_ns, &flows);
+    balance(&counters, came);
+}
+
+fn ingress(from: u8) -> Ingress {
+    match from & 3 {
+        0 | 1 => Ingress::Port(PortId(from & 1)),
+        _ => Ingress::HostPort,
+    }
+}
+
+/// Gives a frame the MAC addresses that it would have there, and the right IPv4 checksum;
+/// unless the byte says that it comes as it is.
+fn dress(frame: &mut [u8], from: u8) {
+    if from & 0x80 != 0 {
+        return;
+    }
+    let port = PortId(from >> 2 & 1);
+    if let Some(macs) = frame.first_chunk_mut::<12>() {
+        let (dst, src) = match from & 3 {
+            2 => (MacAddr([2; 6]), MARKS.from_stack(port)),
+            3 => (MARKS.from_wire(port), MacAddr([2; 6])),
+            port => (PORTS[usize::from(port)], MacAddr([2; 6])),
+        };
+        let [a, b] = [dst.0, src.0];
+        macs.copy_from_slice(&[a, b].concat());
+    }
+    repair(frame);
+}
+
+struct Batch {
+    ingress: Ingress,
+    frames: Vec<Vec<u8>>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            ingress: Ingress::HostPort,
+            frames: Vec::new(),
+        }
+    }
+}
+
+impl Frames for Batch {
+    fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    fn bytes(&mut self, at: usize) -> &mut [u8] {
+        self.frames.get_mut(at).map_or(&mut [], |frame| frame)
+    }
+
+    fn shorten(&mut self, at: usize, len: usize) {
+        assert!(len <= self.frames[at].len(), "a frame only gets shorter");
+        self.frames[at].truncate(len);
+    }
+}
+
+impl Batch {
+    /// Takes the frames through and empties the batch.
+    fn carry(&mut self, pipeline: &mut Pipeline, now_ns: u64, flows: &FlowTable) {
+        // A verdict that the pipeline never gives shows which frame got none.
+        let mut verdicts = [Verdict::Drop(DropReason::TxFull); BATCH];
+        let before = self.frames.clone();
+        let ingress = self.ingress;
+        pipeline.process(self, ingress, now_ns, &mut verdicts);
+        for (verdict, (before, after)) in verdicts.iter().zip(before.iter().zip(&self.frames)) {
+            assert_ne!(*verdict, Verdict::Drop(DropReason::TxFull), "no verdict");
+            check(*verdict, ingress, before, after, flows);
+        }
+        let counts = flows.counts();
+        assert_eq!(counts.live + counts.resting + counts.free, counts.capacity);
+        self.frames.clear();
+    }
+}
+
+/// Whether a frame came from the stack.
+fn from_stack(ingress: Ingress, frame: &[u8]) -> bool {
+    ingress == Ingress::HostPort && matches!(MARKS.read(frame), Some(Mark::FromStack(_)))
+}
+
+fn check(verdict: Verdict, ingress: Ingress, before: &[u8], after: &[u8], flows: &FlowTable) {
+    let port = match verdict {
+        Verdict::Drop(_) => return,
+        Verdict::Host => {
+            assert!(!from_stack(ingress, before), "the stack talks to itself");
+            let to = after.first_chunk::<6>().copied().map(MacAddr);
+            assert!((0..2).any(|port| to == Some(MARKS.to_stack(PortId(port)))));
+            return;
+        }
+        Verdict::Wire(port) => port,
+    };
+    let headers = match Headers::parse(after) {
+        Ok(headers) => headers,
+        Err(error) => panic!("it leaves and does not parse: {error:?}"),
+    };
+    assert_eq!(headers.mac_src, PORTS[usize::from(port.0)]);
+    assert_eq!(MARKS.read(after), None, "a mark on the wire");
+    if from_stack(ingress, before) {
+        // Of a proxy's endpoint only what was addressed to it may show on the wire.
+        let shows = |end: Endpoint| end == PROXY && headers.tuple.proto == Protocol::TCP;
+        let local = flows.iter().any(|flow| flow.flow.kind == Kind::Local);
+        assert!(
+            !shows(headers.tuple.src) || local,
+            "untranslated: {headers:?}"
+        );
+    } else {
+        // Transit is not forwarded: what came from the wire goes back as a reset, or stays.
+        let Transport::Tcp(tcp) = headers.transport else {
+            panic!("from wire to wire: {headers:?}");
+        };
+        assert!(tcp.flags.any(wire::TcpFlags::RST));
+    }
+}
+
+/// Every frame is counted once on its way in, and once on its way out or as dropped; a refused
+/// one as both.
+fn balance(counters: &Counters, came: u64) {
+    let event = |event| counters.events(event);
+    assert_eq!(event(Event::FromWire) + event(Event::FromStack), came);
+    let drops: u64 = DropReason::ALL.iter().map(|r| counters.drops(*r)).sum();
+    let left = event(Event::ToWire) + event(Event::ToStack) + drops;
+    assert_eq!(left, came + event(Event::Refused));
+}
+
+fn view() -> SharedView {
+    let web = Rule {
+        proto: Test::Is(Protocol::TCP),
+        destination_ports: Test::Is(PortRange::new(80, 80)),
+        action: Action::Redirect {
+            addr: Some(PROXY.addr),
+            port: Some(PROXY.port),
+        },
+        ..Rule::default()
+    };
+    let names = Rule {
+        proto: Test::Is(Protocol::UDP),
+        destination_ports: Test::Is(PortRange::new(53, 53)),
+        ..web.clone()
+    };
+    let policy = Policy::new(Program {
+        generation: 1,
+        chains: vec![vec![web, names]],
+        ..Program::default()
+    });
+    let policy = policy.unwrap_or_else(|error| panic!("the rules: {error:?}"));
+    Arc::new(ArcSwap::from_pointee(View {
+        rule_hits: Arc::new(RuleHits::new(1, policy.rule_count())),
+        own: OWN.into_iter().collect(),
+        proxies: policy.proxies(),
+        policy,
+        ports: PORTS.map(|mac| PortView { mac }).to_vec(),
+        marks: MARKS,
+    }))
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause */
+/* What the box is addressed by, and who gets it: the kernel or the worker. */
+#ifndef XTP_OWN_H
+#define XTP_OWN_H
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESS_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __be32);
+	__type(value, struct taken);
+} own4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, ADDRESS_SLOTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct in6_addr);
+	__type(value, __u8);
+} own6 SEC(".maps");
+
+/* A hash of one entry: unlike an array's, its value is replaced whole. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct management);
+} management SEC(".maps");
+
+enum own {
+	OWN_PLAIN,
+	OWN_MANAGEMENT,
+	OWN_TAKEN,
+};
+
+/* Without a port to go by, protocol and peer decide. */
+static __noinline bool is_management(__u8 proto, __u16 port, __be32 peer, bool port_known)
+{
+	__u32 key = 0;
+	struct management *table = bpf_map_lookup_elem(&management, &key);
+	__u32 i;
+
+	if (!table)
+		return false;
+	for (i = 0; i < MAX_MANAGEMENT; i++) {
+		struct management_entry *e = &table->entries[i];
+
+		if (i >= table->count)
+			break;
+		if ((peer & e->mask) != e->network || (e->proto && e->proto != proto))
+			continue;
+		if (!port_known || (e->lo <= port && port <= e->hi))
+			return true;
+	}
+	return false;
+}
+
+/* With unknown ports the protocol decides: better diverted than missed. */
+static __always_inline bool is_taken(struct taken *taken, __u8 direction, __u8 proto, __u16 port,
+				     bool port_known)
+{
+	__u32 i;
+
+	for (i = 0; i < MAX_TAKEN; i++) {
+		struct taken_range *r = &taken->ranges[i];
+
+		if (i >= taken->count)
+			break;
+		if (!(r->direction & direction) || (r->proto && r->proto != proto))
+			continue;
+		if (!port_known || (r->lo <= port && port <= r->hi))
+			return true;
+	}
+	return false;
+}
+
+/* A packet to an own address. Cut before its ports it is no management; a tail may be. */
+static __noinline enum own judge_own(struct packet *p, struct taken *taken)
+{
+	if ((p->tail || p->ports_known) &&
+	    is_management(p->proto, p->dport, p->src, p->ports_known))
+		return OWN_MANAGEMENT;
+	if (taken && is_taken(taken, INBOUND, p->proto, p->dport, p->ports_known))
+		return OWN_TAKEN;
+	return OWN_PLAIN;
+}
+
+/* To a taken endpoint: the kernel must not get it but by the worker. */
+static __always_inline bool is_guarded(struct packet *p, enum frame_kind kind)
+{
+	struct taken *taken;
+
+	if (kind != FRAME_IPV4)
+		return false;
+	taken = bpf_map_lookup_elem(&own4, &p->dst);
+	return taken && judge_own(p, taken) == OWN_TAKEN;
+}
+
+/* 224.0.0.0/4 and 255.255.255.255 */
+static __always_inline bool is_multicast4(__be32 addr)
+{
+	return (addr & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || addr == 0xffffffff;
+}
+
+/* fe80::/10 */
+static __always_inline bool is_link_local6(struct in6_addr *addr)
+{
+	return addr->s6_addr[0] == 0xfe && (addr->s6_addr[1] & 0xc0) == 0x80;
+}
+
+/* Nothing that the kernel would forward. */
+static __always_inline bool is_local(struct packet *p, enum frame_kind kind)
+{
+	if (kind == FRAME_IPV4)
+		return is_multicast4(p->dst) || bpf_map_lookup_elem(&own4, &p->dst);
+	if (kind == FRAME_IPV6)
+		return p->dst6.s6_addr[0] == 0xff || is_link_local6(&p->dst6) ||
+		       bpf_map_lookup_elem(&own6, &p->dst6);
+	return kind == FRAME_OTHER;
+}
+
+#endif
