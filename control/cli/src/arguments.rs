@@ -25,7 +25,7 @@ Exit codes: 0 done, 1 refused or failed, 2 usage."
 )]
 pub(crate) struct Arguments {
     /// The daemon's runtime directory.
-    #[arg(long, value_name = "DIR", env = "XTPROXY_RUNTIME_DIR", default_value = DEFAULT_RUNTIME_DIR, display_order = 100, global = true)]
+    #[arg(long, value_name = "DIR", env = "XTPROXY_RUNTIME_DIR", hide_env_values = true, default_value = DEFAULT_RUNTIME_DIR, display_order = 100, global = true)]
     pub(crate) runtime_dir: PathBuf,
     /// Print one JSON document instead of tables.
     #[arg(long, global = true, display_order = 101)]
