@@ -50,7 +50,7 @@ demo-clean: ## Remove what a demo left
 test: lint unit e2e ## Every test, privileged ones included (as root)
 
 unit: deps loom
-	$(CARGO) test --workspace --exclude xtproxy-e2e
+	$(CARGO) test --workspace --exclude xtproxy-e2e --no-fail-fast
 
 # Models of what is lock-free, with every interleaving that loom can tell apart.
 LOOM_PACKAGES := xtproxy-tables xtproxy-xsk xtproxy-shm

@@ -91,9 +91,12 @@ async fn live(
     let mut watch = Watch::open(&netlink).await?;
     let cores = bringup::cores(&config, watch.current())?;
     let mut changes = Changes::open(dir.path())?;
-    let has_stale =
-        |link: &host::Link| xdp_prog::stale(link.ifindex).map_or(true, |stale| !stale.is_empty());
-    let was_clean = changes.list().is_empty() && !links.iter().any(has_stale);
+    let was_clean = changes.list().is_empty();
+    // Programs that stand without a journal: another daemon's, or of one whose journal was lost.
+    let has_program =
+        |link: &&host::Link| xdp_prog::stale(link.ifindex).map_or(true, |stale| !stale.is_empty());
+    let standing = links.iter().filter(has_program);
+    let kept: Vec<u32> = standing.map(|link| link.ifindex).collect();
     let constants = bringup::constants(ruleset, cores.len())?;
     let mut warnings = surroundings::warnings(&config, &constants, watch.current());
     warnings.extend(left_behind(&config, &changes));
@@ -113,7 +116,7 @@ async fn live(
             // What an earlier daemon left stays, since it keeps transit closed. What this one
             // alone has begun goes.
             if was_clean {
-                detach::undo(&netlink, &mut changes).await;
+                detach::undo(&netlink, &mut changes, &kept).await;
             }
             return Err(error);
         }
@@ -153,7 +156,7 @@ async fn live(
         Err(error) => {
             leave(&facts);
             if was_clean {
-                detach::undo(&netlink, &mut changes).await;
+                detach::undo(&netlink, &mut changes, &kept).await;
             }
             return Err(error.into());
         }

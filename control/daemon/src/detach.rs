@@ -38,7 +38,7 @@ pub fn detach(path: &Path) -> Result<()> {
         match Changes::open(dir.path()) {
             Ok(mut changes) => {
                 find_host_port(&netlink, &mut changes).await?;
-                left += undo(&netlink, &mut changes).await;
+                left += undo(&netlink, &mut changes, &[]).await;
             }
             Err(error) => {
                 left += 1;
@@ -76,13 +76,19 @@ fn remove(ifindex: u32) -> Result<(), String> {
         .map_err(|e| e.to_string())
 }
 
-/// Takes back what the journal lists. Returns how much is left; each has been logged.
-pub async fn undo(netlink: &Netlink, changes: &mut Changes) -> usize {
+/// Takes back what the journal lists, but for programs on the interfaces in `kept`. Returns how
+/// much is left; each has been logged.
+pub async fn undo(netlink: &Netlink, changes: &mut Changes, kept: &[u32]) -> usize {
     let mut left = 0;
     let restored = changes.restore(netlink, |change| match change {
         Change::Xdp { ifindex, .. }
         | Change::Clsact { ifindex, .. }
-        | Change::TcFilter { ifindex, .. } => remove(*ifindex),
+        | Change::TcFilter { ifindex, .. }
+            if !kept.contains(ifindex) =>
+        {
+            remove(*ifindex)
+        }
+        Change::Xdp { .. } | Change::Clsact { .. } | Change::TcFilter { .. } => Ok(()),
         Change::Link { .. } | Change::Offload { .. } | Change::Sysctl { .. } => Ok(()),
     });
     match restored.await {
