@@ -3,12 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help deps build demo demo-clean test unit loom e2e fuzz lint rooms clean
+.PHONY: help deps build install demo demo-clean test unit loom e2e fuzz lint rooms clean
 
 CARGO ?= cargo
 # Debian packages: to build the BPF programs and their loader, and to run the lab.
 BUILD_PACKAGES := clang llvm libelf-dev libpcap-dev zlib1g-dev m4 pkg-config make gcc libc6-dev linux-libc-dev
-LAB_PACKAGES := iproute2 ethtool nftables iputils-ping tcpdump nginx-light curl
+LAB_PACKAGES := iproute2 ethtool nftables iputils-ping tcpdump nginx-light curl vsftpd lftp
 # Waiting tests need no core, so there may be more threads than labs that work.
 E2E_THREADS ?= 4
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
@@ -39,7 +39,26 @@ deps: ## Install the Debian packages that are missing (as root)
 	"$${install[@]}" || { apt-get update && "$${install[@]}"; }
 
 build: deps ## Build everything that runs, with optimization
-	$(CARGO) build --release --workspace --bins --examples --features xtproxy-client/tokio
+	$(CARGO) build --release --workspace --lib --bins --examples --features xtproxy-client/tokio
+
+PREFIX ?= /usr/local
+INCLUDE := $(DESTDIR)$(PREFIX)/include
+LIB := $(DESTDIR)$(PREFIX)/lib
+install: ## Copy programs, libraries and headers below PREFIX, once they are built
+	install -D -m 755 -t $(DESTDIR)$(PREFIX)/sbin $(XTPROXY_BIN)/xtproxyd $(XTPROXY_BIN)/xtproxy
+	install -D -m 755 $(XTPROXY_BIN)/libxtproxy.so $(LIB)/libxtproxy.so.0
+	ln -sf libxtproxy.so.0 $(LIB)/libxtproxy.so
+	install -D -m 644 -t $(LIB) $(XTPROXY_BIN)/libxtproxy.a
+	install -D -m 755 -t $(LIB) $(XTPROXY_BIN)/libxtproxy_preload.so
+	install -D -m 644 -t $(INCLUDE) control/capi/include/xtproxy.h
+	install -D -m 644 -t $(INCLUDE)/xtproxy control/capi/include/ip_tproxy.h
+	install -D -m 644 -t $(INCLUDE)/xtproxy/linux/netfilter_ipv4 control/capi/include/ip_tproxy.h
+	install -d $(LIB)/pkgconfig
+	sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(PREFIX)/lib|' -e 's|@includedir@|$(PREFIX)/include|' \
+		-e "s|@version@|$$($(CARGO) pkgid -p xtproxy-capi | sed 's/.*[#@]//')|" \
+		control/capi/xtproxy.pc.in > $(LIB)/pkgconfig/xtproxy.pc
+	install -D -m 755 $(XTPROXY_BIN)/examples/relay $(DESTDIR)$(PREFIX)/bin/xtproxy-relay
+	install -D -m 755 $(XTPROXY_BIN)/examples/ftp-proxy $(DESTDIR)$(PREFIX)/bin/xtproxy-ftp-proxy
 
 demo: build ## Show a redirected connection from end to end; KEEP=1 leaves the lab standing
 	$(XTPROXY_BIN)/demo

@@ -27,6 +27,15 @@ struct {
 	__type(value, struct management);
 } management SEC(".maps");
 
+/* Of all ports together: the loader puts its own map in the place of this one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct endpoint);
+	__type(value, __u8);
+} endpoints SEC(".maps");
+
 enum own {
 	OWN_PLAIN,
 	OWN_MANAGEMENT,
@@ -74,6 +83,24 @@ static __always_inline bool is_taken(struct taken *taken, __u8 direction, __u8 p
 	return false;
 }
 
+/* The same of single endpoints: with unknown ports the marker decides. */
+static __noinline bool is_endpoint(__be32 addr, __u8 direction, __u8 proto, __u16 port,
+				   bool port_known)
+{
+	struct endpoint key = {
+		.addr = addr,
+		.port = port_known ? port : 0,
+		.proto = proto,
+	};
+	__u8 *directions;
+
+	/* No endpoint has port 0, and a packet that says so is not a tail. */
+	if (port_known && !port)
+		return false;
+	directions = bpf_map_lookup_elem(&endpoints, &key);
+	return directions && (*directions & direction);
+}
+
 /* A packet to an own address. Cut before its ports it is no management; a tail may be. */
 static __noinline enum own judge_own(struct packet *p, struct taken *taken)
 {
@@ -82,18 +109,20 @@ static __noinline enum own judge_own(struct packet *p, struct taken *taken)
 		return OWN_MANAGEMENT;
 	if (taken && is_taken(taken, INBOUND, p->proto, p->dport, p->ports_known))
 		return OWN_TAKEN;
+	if (is_endpoint(p->dst, INBOUND, p->proto, p->dport, p->ports_known))
+		return OWN_TAKEN;
 	return OWN_PLAIN;
 }
 
-/* To a taken endpoint: the kernel must not get it but by the worker. */
+/*
+ * To a taken endpoint: the kernel must not get it but by the worker. That includes an endpoint
+ * whose address the loader has not heard of yet, or does not count as own any more.
+ */
 static __always_inline bool is_guarded(struct packet *p, enum frame_kind kind)
 {
-	struct taken *taken;
-
 	if (kind != FRAME_IPV4)
 		return false;
-	taken = bpf_map_lookup_elem(&own4, &p->dst);
-	return taken && judge_own(p, taken) == OWN_TAKEN;
+	return judge_own(p, bpf_map_lookup_elem(&own4, &p->dst)) == OWN_TAKEN;
 }
 
 /* 224.0.0.0/4 and 255.255.255.255 */

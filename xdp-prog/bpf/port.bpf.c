@@ -228,12 +228,19 @@ static __always_inline struct ethhdr *linear(struct __sk_buff *skb, __u32 len, v
 	return (void *)(eth + 1) > *end ? NULL : eth;
 }
 
-/* Which of the counters of xtp_egress a packet moves, by its own headers. */
-static __noinline __u32 judge_leaving(struct packet *p)
+/* From a taken endpoint; a single one counts even while its address is not the box's own. */
+static __always_inline bool is_from_taken(struct packet *p)
 {
 	struct taken *taken = bpf_map_lookup_elem(&own4, &p->src);
 
-	if (!taken || !is_taken(taken, OUTBOUND, p->proto, p->sport, p->ports_known))
+	return (taken && is_taken(taken, OUTBOUND, p->proto, p->sport, p->ports_known)) ||
+	       is_endpoint(p->src, OUTBOUND, p->proto, p->sport, p->ports_known);
+}
+
+/* Which of the counters of xtp_egress a packet moves, by its own headers. */
+static __noinline __u32 judge_leaving(struct packet *p)
+{
+	if (!is_from_taken(p))
 		return EGRESS_NATIVE;
 	/* A tail is not known to be management: it may belong to a translated flow. */
 	if (p->ports_known && is_management(p->proto, p->sport, p->dst, true))

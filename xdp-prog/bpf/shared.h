@@ -51,6 +51,17 @@ struct taken {
 	struct taken_range ranges[MAX_TAKEN];
 };
 
+/*
+ * An endpoint of its own that the dataplane takes; its value is direction bits. With port 0 it
+ * marks that there is one of this address and protocol, for packets whose ports are unknown.
+ */
+struct endpoint {
+	__be32 addr;
+	__u16 port; /* host order */
+	__u8 proto;
+	__u8 pad;
+};
+
 /* What always passes natively. */
 struct management_entry {
 	__be32 network;

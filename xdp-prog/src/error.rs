@@ -10,7 +10,7 @@ use crate::xdp::Mode;
 pub enum Error {
     /// The process may not do it.
     #[error(
-        "{what}: not permitted; run as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN (to look at attached programs)"
+        "{what}: not permitted; run as root or with CAP_NET_ADMIN and CAP_SYS_ADMIN (to look at attached programs and at the root control group)"
     )]
     Permission {
         /// What was tried.

@@ -65,7 +65,7 @@ pub struct HostProgram {
 impl HostProgram {
     /// Loads the programs; nothing is attached yet.
     pub fn load(config: &HostConfig) -> Result<Self, Error> {
-        let loaded = BLUEPRINT.load(&records::host_config(config.to_stack), config.queues)?;
+        let loaded = BLUEPRINT.load(&records::host_config(config.to_stack), config.queues, &[])?;
         Ok(Self {
             ports: loaded.map("ports", DELIVERY_BYTES)?,
             loaded,

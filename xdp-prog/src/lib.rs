@@ -1,14 +1,18 @@
 //! The steering programs and their loader: which frame the kernel gets, which
 //! one the worker's socket, and how the programs get onto an interface and off.
 //!
-//! Invariant: attachments are by netlink (XDP) and clsact (tc), never by a link
-//! that a file descriptor holds, so that they stay when the daemon goes.
+//! And which of the proxies' sockets have been closed.
+//!
+//! Invariant: attachments to interfaces are by netlink (XDP) and clsact (tc), never
+//! by a link that a file descriptor holds, so that they stay when the daemon goes.
 //! Never here: sockets, frames, rules, or the creation of links.
 //!
-//! All calls act on the network namespace of the calling thread.
+//! All calls but those of [`SocketWatch`] act on the network namespace of the
+//! calling thread.
 
 mod attach;
 mod counters;
+mod endpoints;
 mod error;
 mod ffi;
 mod host;
@@ -18,14 +22,17 @@ mod object;
 mod port;
 mod qdisc;
 mod records;
+mod sockets;
 mod stale;
 mod tc;
 mod xdp;
 
+pub use endpoints::{EndpointMap, Endpoints};
 pub use error::Error;
 pub use host::{Delivery, HostConfig, HostHook, HostProgram};
 pub use object::DryRun;
 pub use port::{PortConfig, PortHook, PortProgram};
 pub use records::{Direction, MAX_ADDRESSES, MAX_MANAGEMENT, MAX_TAKEN, Mac, Management, Taken};
+pub use sockets::SocketWatch;
 pub use stale::{Stale, detach_stale, stale};
 pub use xdp::{Mode, ProgramInfo};

@@ -34,14 +34,23 @@ pub(crate) struct Loaded {
 }
 
 impl Blueprint {
-    /// Loads the object with its settings and a socket map for `queues`.
-    pub(crate) fn load(&'static self, settings: &[u8], queues: u32) -> Result<Loaded, Error> {
-        messages::divert();
-        require_privilege(self.name)?;
-        let mut open = ObjectBuilder::default()
-            .open_memory(self.elf)
-            .map_err(|_| self.lacks("ELF image"))?;
+    /// Loads the object with its settings, a socket map for `queues`, and maps that it shares
+    /// with other objects in the place of its own.
+    pub(crate) fn load(
+        &'static self,
+        settings: &[u8],
+        queues: u32,
+        shared: &[(&str, BorrowedFd<'_>)],
+    ) -> Result<Loaded, Error> {
+        let mut open = self.open()?;
         self.configure(&mut open, settings, queues)?;
+        for (name, map) in shared {
+            open.maps_mut()
+                .find(|own| own.name() == *name)
+                .ok_or_else(|| self.lacks(&format!("map \"{name}\"")))?
+                .reuse_fd(*map)
+                .map_err(|error| Error::from_libbpf(format!("sharing the map {name}"), &error))?;
+        }
         let object = open.load().map_err(|error| self.explain(&error))?;
         let counters = self.map(&object, "counters", 8)?;
         if counters.max_entries() as usize != self.counters.len() {
@@ -53,6 +62,15 @@ impl Blueprint {
             counters,
             object,
         })
+    }
+
+    /// Opens the object; nothing is loaded yet.
+    pub(crate) fn open(&self) -> Result<OpenObject, Error> {
+        messages::divert();
+        require_privilege(&format!("loading the BPF object \"{}\"", self.name))?;
+        ObjectBuilder::default()
+            .open_memory(self.elf)
+            .map_err(|_| self.lacks("ELF image"))
     }
 
     fn configure(&self, open: &mut OpenObject, settings: &[u8], queues: u32) -> Result<(), Error> {
@@ -91,7 +109,7 @@ impl Blueprint {
             .map_err(|error| Error::from_libbpf(format!("opening the map {name}"), &error))
     }
 
-    fn lacks(&self, part: &str) -> Error {
+    pub(crate) fn lacks(&self, part: &str) -> Error {
         Error::Object {
             object: self.name,
             part: part.to_owned(),
@@ -175,15 +193,14 @@ impl Loaded {
 }
 
 /// The verifier's refusals look like missing privilege, so ask for that first.
-fn require_privilege(object: &str) -> Result<(), Error> {
-    let what = || format!("loading the BPF object \"{object}\"");
+pub(crate) fn require_privilege(what: &str) -> Result<(), Error> {
     let held = rustix::thread::capabilities(None)
-        .map_err(|errno| Error::from_io(what(), errno.into()))?
+        .map_err(|errno| Error::from_io(what, errno.into()))?
         .effective;
     let bpf = held.contains(CapabilitySet::SYS_ADMIN)
         || held.contains(CapabilitySet::BPF | CapabilitySet::PERFMON);
     if bpf && held.contains(CapabilitySet::NET_ADMIN) {
         return Ok(());
     }
-    Err(Error::Permission { what: what() })
+    Err(Error::Permission { what: what.into() })
 }

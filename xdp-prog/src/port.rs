@@ -9,6 +9,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::attach::Wanted;
 use crate::counters::PORT_COUNTERS;
+use crate::endpoints::EndpointMap;
 use crate::object::{Blueprint, DryRun, Loaded};
 use crate::records::{self, MANAGEMENT_BYTES, MAX_ADDRESSES, Mac, Management, TAKEN_BYTES, Taken};
 use crate::xdp::Mode;
@@ -85,8 +86,9 @@ pub struct PortProgram {
 }
 
 impl PortProgram {
-    /// Loads the programs; nothing is attached yet.
-    pub fn load(config: &PortConfig) -> Result<Self, Error> {
+    /// Loads the programs; nothing is attached yet. What `endpoints` says counts from the
+    /// first frame on.
+    pub fn load(config: &PortConfig, endpoints: &EndpointMap) -> Result<Self, Error> {
         if config.mode == Mode::Offloaded {
             let what = format!(
                 "{}: XDP is attached native or generic, not offloaded",
@@ -94,7 +96,8 @@ impl PortProgram {
             );
             return Err(Error::Invalid { what });
         }
-        let loaded = BLUEPRINT.load(&records::port_config(config), config.queues)?;
+        let shared = [("endpoints", endpoints.as_fd())];
+        let loaded = BLUEPRINT.load(&records::port_config(config), config.queues, &shared)?;
         Ok(Self {
             own4: loaded.map("own4", TAKEN_BYTES)?,
             own6: loaded.map("own6", 1)?,

@@ -1,7 +1,7 @@
 //! The records that the programs read, as types and as bytes. Each layout is
 //! that of its twin in bpf/shared.h; the loader compares the sizes.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 
 use crate::Error;
@@ -24,6 +24,7 @@ pub(crate) const HOST_CONFIG_BYTES: usize = 8;
 pub(crate) const TAKEN_BYTES: usize = 4 + MAX_TAKEN * 8;
 pub(crate) const MANAGEMENT_BYTES: usize = 4 + MAX_MANAGEMENT * 16;
 pub(crate) const DELIVERY_BYTES: usize = 20;
+pub(crate) const ENDPOINT_BYTES: usize = 8;
 
 /// Which packets of a taken range are diverted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,13 +62,22 @@ pub struct Management {
 }
 
 impl Direction {
-    fn bits(self) -> u8 {
+    pub(crate) fn bits(self) -> u8 {
         match self {
             Self::Inbound => 1,
             Self::Outbound => 2,
             Self::Both => 3,
         }
     }
+}
+
+/// Port 0: the marker of this address and protocol.
+pub(crate) fn endpoint(proto: u8, at: SocketAddrV4) -> Vec<u8> {
+    Bytes(Vec::new())
+        .raw(&at.ip().octets())
+        .u16(at.port())
+        .raw(&[proto])
+        .padded(ENDPOINT_BYTES)
 }
 
 /// Appends fields in the kernel's byte order for the machine.

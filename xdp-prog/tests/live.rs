@@ -1,141 +1,22 @@
 //! Packets of real sockets through attached programs: the slow lane, the way
 //! out, and the way into the kernel.
-//!
-//! Two namespaces: the box with `nic`, xtp0 and xtp0-dp, and a neighbour on the
-//! other end of `nic`.
 
 mod fixture;
 mod netns;
+mod wires;
 
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use fixture::{CLIENT, FROM_STACK, FROM_WIRE, NEIGHBOUR, NIC, OWN, REINJECTED, taken, xsk};
-use netns::{Neighbour, ifindex, isolated, mac, run};
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
-    sockopt,
-};
-use xdp_prog::{Delivery, HostConfig, HostProgram, Mode, PortConfig, PortHook, PortProgram};
+use fixture::{CLIENT, FROM_STACK, FROM_WIRE, NEIGHBOUR, NIC, OWN, REINJECTED};
+use netns::{Neighbour, ifindex, isolated, run};
+use nix::sys::socket::{setsockopt, sockopt};
+use wires::{Tap, count, lab, wait_for};
+use xdp_prog::{Delivery, HostConfig, HostProgram, Mode, PortHook, PortProgram};
 
 const SERVER: &str = "203.0.113.5";
 const TO_STACK: [u8; 5] = [2, 0xd, 1, 2, 3];
 const PORT: u8 = 7;
-
-struct Lab {
-    neighbour: Neighbour,
-    nic: u32,
-    host: u32,
-}
-
-/// The addresses of the fixture; every neighbour known, so that no ARP is needed.
-fn lab() -> Lab {
-    // Without the kernel's own chatter each frame can be counted.
-    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
-    let neighbour = Neighbour::start();
-    for command in [
-        "ip link add nic address 02:00:00:00:00:01 type veth peer name far address 02:00:00:00:00:02",
-        "ip link add xtp0 type veth peer name xtp0-dp",
-        "ip addr add 192.168.1.1/24 dev nic",
-        "ip link set nic up",
-        "ip link set xtp0 up",
-        "ip link set xtp0-dp up",
-        "ip neigh add 192.168.1.10 lladdr 02:00:00:00:00:02 dev nic",
-    ] {
-        run(command);
-    }
-    neighbour.take("far");
-    neighbour.commands(&[
-        "ip addr add 192.168.1.10/24 dev far",
-        "ip link set far up",
-        "ip neigh add 192.168.1.1 lladdr 02:00:00:00:00:01 dev far",
-        "ip route add default via 192.168.1.1",
-    ]);
-    assert_eq!(mac("nic"), NIC);
-    Lab {
-        neighbour,
-        nic: ifindex("nic"),
-        host: ifindex("xtp0"),
-    }
-}
-
-impl Lab {
-    /// A port with a socket that nobody reads, attached.
-    fn port(&self, mode: Mode, max_frame_bytes: u32) -> (PortProgram, OwnedFd) {
-        let mut program = PortProgram::load(&PortConfig {
-            interface: "nic".into(),
-            ifindex: self.nic,
-            mode,
-            max_frame_bytes,
-            host_ifindex: self.host,
-            ..fixture::config()
-        })
-        .unwrap();
-        let socket = xsk();
-        program.set_socket(0, socket.as_fd()).unwrap();
-        program
-            .set_addresses(&[(OWN, vec![taken(17, 9000..=9000)])], &[])
-            .unwrap();
-        program.attach().unwrap();
-        (program, socket)
-    }
-
-    /// The neighbour sends one buffer, in segments if asked.
-    fn send(&self, to: &'static str, bytes: usize, segment: Option<i32>) {
-        self.neighbour.run(move || {
-            let socket = UdpSocket::bind((CLIENT, 0)).unwrap();
-            if let Some(segment) = segment {
-                setsockopt(&socket, sockopt::UdpGsoSegment, &segment).unwrap();
-            }
-            socket.send_to(&vec![7; bytes], to).unwrap();
-        });
-    }
-}
-
-fn count(counters: &[(&str, u64)], name: &str) -> u64 {
-    counters
-        .iter()
-        .find(|(n, _)| *n == name)
-        .unwrap_or_else(|| panic!("no counter {name}"))
-        .1
-}
-
-/// All that arrives at the interfaces of this namespace.
-struct Tap(OwnedFd);
-
-impl Tap {
-    fn open() -> Self {
-        let socket = socket(
-            AddressFamily::Packet,
-            SockType::Raw,
-            SockFlag::SOCK_NONBLOCK,
-            SockProtocol::EthAll,
-        )
-        .unwrap();
-        Self(socket)
-    }
-
-    /// The first frame with IPv4 in it that arrives at `link` within two seconds.
-    fn ipv4_at(&self, link: &str) -> Option<Vec<u8>> {
-        let (wanted, end) = (
-            ifindex(link) as usize,
-            Instant::now() + Duration::from_secs(2),
-        );
-        let mut buffer = vec![0; 1 << 16];
-        while Instant::now() < end {
-            let Ok((len, Some(from))) = recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut buffer)
-            else {
-                std::thread::sleep(Duration::from_millis(5));
-                continue;
-            };
-            if from.ifindex() == wanted && buffer[12..14] == [8, 0] {
-                return Some(buffer[..len].to_vec());
-            }
-        }
-        None
-    }
-}
 
 #[test]
 fn a_frame_too_long_for_a_chunk_reaches_the_host_port_marked() {
@@ -184,14 +65,6 @@ fn assert_slow_lane_took_one(port: &PortProgram) {
     let counters = port.counters().unwrap();
     let pair = ["slow_lane", "slow_lane_sent"].map(|name| count(&counters, name));
     assert_eq!(pair, [1, 1]);
-}
-
-fn wait_for(condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(2);
-    while !condition() {
-        assert!(Instant::now() < end, "waited in vain");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

@@ -79,13 +79,16 @@ impl Lab {
     }
 
     fn load(&self, mode: Mode) -> PortProgram {
-        let mut program = PortProgram::load(&PortConfig {
-            interface: "nic".into(),
-            ifindex: self.nic,
-            mode,
-            host_ifindex: self.nic,
-            ..fixture::config()
-        })
+        let mut program = PortProgram::load(
+            &PortConfig {
+                interface: "nic".into(),
+                ifindex: self.nic,
+                mode,
+                host_ifindex: self.nic,
+                ..fixture::config()
+            },
+            &fixture::no_endpoints(),
+        )
         .unwrap();
         program.set_addresses(&[(OWN, vec![])], &[]).unwrap();
         program

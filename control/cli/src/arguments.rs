@@ -1,11 +1,15 @@
 //! The command line.
 
+mod registrations;
+
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use protocol::{
     DEFAULT_RUNTIME_DIR, FlowFilter, FlowKind, FlowState, Network, PortRange, proto_number,
 };
+
+pub(crate) use registrations::{Assign, Connect, Listen, RegistrationFilter, Registrations};
 
 /// Asks and tells the running xtproxyd.
 #[derive(Parser)]
@@ -19,6 +23,8 @@ Examples:
   xtproxy flows list --dport 80           who is being redirected on the way to port 80
   xtproxy flows kill --src 10.1.0.0/16    cut off every flow that these clients began
   xtproxy stats --examples                what is being dropped, and what it looks like
+  xtproxy registrations --watch           foreign addresses of proxies, as they come and go
+  xtproxy listen --foreign 203.0.113.5:2121 --local 10.0.0.1:50021
   xtproxy --json flows list | jq '.flows[] | .orig.src'
 
 Exit codes: 0 done, 1 refused or failed, 2 usage."
@@ -34,9 +40,20 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// What can be asked for.
+/// What can be asked for or done.
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Ask(Ask),
+    Registrations(Registrations),
+    Listen(Listen),
+    Connect(Connect),
+    Assign(Assign),
+}
+
+/// What the control socket is asked for, one request each.
+#[derive(Subcommand)]
+pub(crate) enum Ask {
     /// Shows what the daemon is and does, and what it changed on the box.
     Status,
     /// Shows the ports and how they are bound.
@@ -157,7 +174,7 @@ impl Arguments {
     /// Parses, and refuses what clap alone cannot see.
     pub(crate) fn checked() -> Self {
         let arguments = Self::parse();
-        let Command::Flows(Flows::Kill(filter)) = &arguments.command else {
+        let Command::Ask(Ask::Flows(Flows::Kill(filter))) = &arguments.command else {
             return arguments;
         };
         if filter.filter().is_empty() {

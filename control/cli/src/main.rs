@@ -1,11 +1,15 @@
 //! `xtproxy`: asks and tells the running daemon.
 //!
-//! Exit codes: 0 done, 1 refused or failed, 2 usage.
+//! Exit codes: 0 done, 1 refused or failed, 2 usage; or those of the command that it ran.
 
 mod arguments;
+mod connect;
 mod document;
+mod hold;
+mod registrations;
 mod run;
 mod show;
+mod signals;
 
 use std::io;
 use std::process::ExitCode;
@@ -23,6 +27,6 @@ fn main() -> ExitCode {
             eprintln!("xtproxy: {failed}");
             ExitCode::FAILURE
         }
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
     }
 }

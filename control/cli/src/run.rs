@@ -2,20 +2,25 @@
 
 use std::fmt;
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
 
 use protocol::{FlowFilter, Reply, Request};
 use serde_json::json;
 use xtproxy_client::Control;
 
-use crate::arguments::{Arguments, Command, Flows, Rules};
-use crate::{document, show};
+use crate::arguments::{Arguments, Ask, Command, Flows, Rules};
+use crate::{connect, document, hold, registrations, show};
 
 /// Why a command was not done.
+#[derive(Debug)]
 pub(crate) enum Failed {
     /// The daemon is not there or refuses.
     Daemon(xtproxy_client::Error),
     /// The output cannot be written.
     Output(io::Error),
+    /// Something on this side; the line says what.
+    Told(String),
 }
 
 impl From<xtproxy_client::Error> for Failed {
@@ -38,66 +43,73 @@ impl fmt::Display for Failed {
             }
             Self::Daemon(error) => error.fmt(f),
             Self::Output(error) => write!(f, "writing the output: {error}"),
+            Self::Told(line) => f.write_str(line),
         }
     }
 }
 
 /// Does what the arguments say.
-pub(crate) fn run(arguments: Arguments) -> Result<(), Failed> {
+pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
     let Arguments {
-        runtime_dir,
+        runtime_dir: dir,
         json,
         command,
     } = arguments;
-    let mut daemon = Control::connect_to(runtime_dir)?;
-    let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
+    let mut out = BufWriter::with_capacity(64 * 1024, io::stdout());
     match command {
-        Command::Flows(Flows::List(filter)) => {
-            list(&mut daemon, &mut out, filter.filter(), json)?;
+        Command::Ask(question) => ask(&dir, question, json, &mut out)?,
+        Command::Registrations(asked) => registrations::run(&dir, &asked, json, &mut out)?,
+        // These write on their own, as things happen.
+        Command::Listen(listen) => return hold::run(&dir, &listen.into(), json),
+        Command::Assign(assign) => return hold::run(&dir, &assign.into(), json),
+        Command::Connect(connect) => return connect::run(&dir, &connect),
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks, and prints the answer.
+fn ask(dir: &Path, question: Ask, json: bool, out: &mut impl Write) -> Result<(), Failed> {
+    let mut daemon = Control::connect_to(dir)?;
+    match question {
+        Ask::Flows(Flows::List(filter)) => {
+            list(&mut daemon, out, filter.filter(), json)?;
         }
-        Command::Flows(Flows::Count(filter)) => {
+        Ask::Flows(Flows::Count(filter)) => {
             let request = Request::FlowsCount {
                 filter: filter.filter(),
             };
-            count(&mut daemon, &mut out, request, json.then_some("count"), "")?;
+            count(&mut daemon, out, request, json.then_some("count"), "")?;
         }
-        Command::Flows(Flows::Kill(filter)) => {
+        Ask::Flows(Flows::Kill(filter)) => {
             let request = Request::FlowsKill {
                 filter: filter.filter(),
             };
             count(
                 &mut daemon,
-                &mut out,
+                out,
                 request,
                 json.then_some("killed"),
                 " killed",
             )?;
         }
-        Command::Flows(Flows::Flush) => {
+        Ask::Flows(Flows::Flush) => {
             count(
                 &mut daemon,
-                &mut out,
+                out,
                 Request::FlowsFlush,
                 json.then_some("killed"),
                 " killed",
             )?;
         }
-        Command::Status => tell(&mut daemon, &mut out, Request::Status, json, false)?,
-        Command::Ports => tell(&mut daemon, &mut out, Request::Ports, json, false)?,
-        Command::Stats { all, examples } => {
-            tell(
-                &mut daemon,
-                &mut out,
-                Request::Stats { examples },
-                json,
-                all,
-            )?;
+        Ask::Status => tell(&mut daemon, out, Request::Status, json, false)?,
+        Ask::Ports => tell(&mut daemon, out, Request::Ports, json, false)?,
+        Ask::Stats { all, examples } => {
+            tell(&mut daemon, out, Request::Stats { examples }, json, all)?;
         }
-        Command::Rules(Rules::Show) => {
-            tell(&mut daemon, &mut out, Request::RulesShow, json, false)?
-        }
+        Ask::Rules(Rules::Show) => tell(&mut daemon, out, Request::RulesShow, json, false)?,
     }
-    Ok(out.flush()?)
+    Ok(())
 }
 
 /// Asks for what comes whole, and prints it.

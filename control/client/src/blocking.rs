@@ -79,7 +79,8 @@ impl Client {
     }
 }
 
-fn open(socket: &Path) -> Result<UnixStream> {
+/// Connects to the daemon's socket, with a limit to its silence.
+pub(crate) fn open(socket: &Path) -> Result<UnixStream> {
     let stream = UnixStream::connect(socket).map_err(|e| Error::connecting(socket, e))?;
     stream
         .set_read_timeout(Some(ANSWER_TIME))
@@ -133,7 +134,7 @@ pub(crate) fn send_with(to: BorrowedFd<'_>, line: &[u8], fd: BorrowedFd<'_>) -> 
 }
 
 /// Reads until a newline, which must be the last byte there is: one reply per request.
-fn read_line(stream: &mut UnixStream, max_bytes: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_line(stream: &mut UnixStream, max_bytes: usize) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     let mut chunk = [0; 4096];
     loop {

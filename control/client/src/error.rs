@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::{ErrorKind, Failure, Reply};
+use rustix::io::Errno;
 
 /// A result of this library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -40,9 +41,27 @@ pub enum Error {
     /// The socket is not one that a redirected connection can end at.
     #[error("cannot have been redirected: {0}")]
     BadSocket(String),
-    /// The daemon refused or failed.
+    /// The daemon refused or failed before it came to the matter.
     #[error("the daemon refuses: {0}")]
-    Refused(Failure),
+    Failed(Failure),
+    /// A registration was refused, and nothing has changed.
+    #[error("cannot {what}: {cause}")]
+    Refused {
+        /// What was asked: the operation and its endpoints.
+        what: String,
+        /// Why it was refused, and what to do about it.
+        cause: String,
+        /// The errno of the TProxy interface.
+        errno: i32,
+    },
+    /// The kernel refused what a registration needs of its socket.
+    #[error("cannot {what}: {source}")]
+    Socket {
+        /// What was tried, with its endpoints.
+        what: String,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// The daemon answered something that is no answer to the question.
     #[error(
         "the daemon's answer makes no sense ({0}): client and daemon may be of different versions"
@@ -51,6 +70,45 @@ pub enum Error {
 }
 
 impl Error {
+    /// The errno of the TProxy interface that says the same. `ENOPROTOOPT` when no daemon
+    /// answers, as from a kernel without TProxy.
+    #[must_use]
+    pub fn errno(&self) -> i32 {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let named = |errno: Errno| errno.raw_os_error();
+        match self {
+            Self::Refused { errno, .. } => *errno,
+            Self::NoDaemon { .. } => named(Errno::NOPROTOOPT),
+            Self::Denied { .. } => named(Errno::ACCESS),
+            Self::NotRedirected(_) => named(Errno::NOENT),
+            Self::BadSocket(_) => named(Errno::INVAL),
+            Self::Failed(failure) => named(match failure.kind {
+                ErrorKind::Busy => Errno::AGAIN,
+                ErrorKind::Forbidden => Errno::PERM,
+                ErrorKind::Version | ErrorKind::UnknownRequest => Errno::NOPROTOOPT,
+                _ => Errno::IO,
+            }),
+            Self::Nonsense(_) => named(Errno::PROTO),
+            // A daemon that hangs up is none.
+            Self::Io { source, .. }
+                if matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) =>
+            {
+                named(Errno::NOPROTOOPT)
+            }
+            Self::Io { source, .. } | Self::Socket { source, .. } => match source.raw_os_error() {
+                Some(errno) => errno,
+                None if source.kind() == io::ErrorKind::TimedOut => named(Errno::TIMEDOUT),
+                None => named(Errno::IO),
+            },
+        }
+    }
+
+    /// An error of what the kernel does with a socket.
+    pub(crate) fn socket(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        let (what, source) = (what.into(), source.into());
+        Self::Socket { what, source }
+    }
+
     /// An error of connecting to `socket`.
     pub(crate) fn connecting(socket: &Path, source: io::Error) -> Self {
         let socket = socket.to_owned();
@@ -90,12 +148,33 @@ impl Error {
     }
 }
 
+/// With the errno where there is one; else with the words.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::Refused { errno, .. } => return Self::from_raw_os_error(*errno),
+            Error::NoDaemon { source, .. }
+            | Error::Io { source, .. }
+            | Error::Socket { source, .. } => match source.raw_os_error() {
+                Some(errno) => return Self::from_raw_os_error(errno),
+                None => source.kind(),
+            },
+            Error::Denied { .. } => io::ErrorKind::PermissionDenied,
+            Error::NotRedirected(_) => io::ErrorKind::NotFound,
+            Error::BadSocket(_) => io::ErrorKind::InvalidInput,
+            Error::Nonsense(_) => io::ErrorKind::InvalidData,
+            Error::Failed(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure.kind {
             ErrorKind::NotRedirected => Self::NotRedirected(failure.message),
             ErrorKind::BadSocket => Self::BadSocket(failure.message),
-            _ => Self::Refused(failure),
+            _ => Self::Failed(failure),
         }
     }
 }

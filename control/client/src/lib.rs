@@ -18,16 +18,44 @@
 //! request, and holding it is the right to ask about it: no privilege is needed. Ask
 //! before the connection is closed.
 //!
-//! With the feature `tokio`, `AsyncClient` is the same for tokio's tasks. [`Control`]
-//! speaks to the socket for root and is what `xtproxy` is made of.
+//! The other two powers of a transparent proxy are to listen on an address that is not the
+//! box's own and to connect from one:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use std::time::Duration;
+//! use xtproxy_client::{ForeignListener, Registrar, foreign_connect};
+//!
+//! let registrar = Registrar::connect()?;
+//! // Whoever connects to the server's address reaches us, at our own address 10.0.0.1.
+//! let server = "203.0.113.5:2121".parse()?;
+//! let listener = ForeignListener::bind(&registrar, server, [10, 0, 0, 1].into())?;
+//! let (inward, client) = listener.accept()?;
+//! // The server sees the client's address.
+//! let onward = foreign_connect(&registrar, client, server, None, Duration::from_secs(10))?;
+//! # Ok(()) }
+//! ```
+//!
+//! [`Registrar`] is the whole interface of TProxy 2.0, for sockets that you make yourself. What
+//! is registered ends with its socket. Who may use which addresses says the daemon's
+//! configuration; root may use all.
+//!
+//! With the feature `tokio`, the module `asynchronous` has the same for tokio's tasks.
+//! [`Control`] speaks to the socket for root and is what `xtproxy` is made of.
 //!
 //! Never here: unsafe code, threads, a runtime of its own.
 
 #[cfg(feature = "tokio")]
-mod asynchronous;
+pub mod asynchronous;
 mod blocking;
+mod channel;
+mod connector;
 mod control;
 mod error;
+mod flags;
+mod listener;
+mod refusal;
+mod registrar;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,8 +65,14 @@ use protocol::{DEFAULT_RUNTIME_DIR, RUNTIME_DIR_VARIABLE};
 #[cfg(feature = "tokio")]
 pub use asynchronous::AsyncClient;
 pub use blocking::Client;
+pub use connector::{foreign_connect, local_towards};
 pub use control::Control;
 pub use error::{Error, Result};
+pub use flags::{Flags, UnknownFlag};
+pub use listener::ForeignListener;
+pub use registrar::{Original, Registrar};
+/// The words of [`Registrar::call`].
+pub use shm::{Access, Operation, Reply, Request};
 
 /// Where a redirected connection comes from and where it was meant to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

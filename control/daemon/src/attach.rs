@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use host::{Change, Changes, Direction, HostPort, Link, Snapshot};
 use pipeline::{Ingress, Marks, PortId};
 use worker::LaneSpec;
-use xdp_prog::{Delivery, HostConfig, HostProgram, Management, Mode, PortConfig, PortProgram};
+use xdp_prog::{
+    Delivery, EndpointMap, HostConfig, HostProgram, Management, Mode, PortConfig, PortProgram,
+};
 
 use crate::surroundings::Steered;
 
@@ -54,6 +56,8 @@ pub struct AttachConfig {
     pub open: bool,
     /// The workers' sockets.
     pub sockets: Sockets,
+    /// Registered endpoints, one map for all ports.
+    pub endpoints: EndpointMap,
 }
 
 impl AttachConfig {
@@ -163,19 +167,22 @@ impl Attachments {
     ) -> Result<AttachedPort, PortError> {
         let config = &self.config;
         let mac = link.mac.unwrap_or_default();
-        let mut program = PortProgram::load(&PortConfig {
-            interface: link.name.clone(),
-            ifindex: link.ifindex,
-            mac,
-            mode,
-            queues: link.rx_queues,
-            open: config.open,
-            max_frame_bytes: xsk::MAX_FRAME_BYTES.min(link.mtu + LINK_HEADER_BYTES),
-            host_ifindex: config.host_port.kernel.ifindex,
-            from_wire: config.marks.from_wire(id).0,
-            from_stack: config.marks.from_stack(id).0,
-            reinjected: config.secret_mac(),
-        })?;
+        let mut program = PortProgram::load(
+            &PortConfig {
+                interface: link.name.clone(),
+                ifindex: link.ifindex,
+                mac,
+                mode,
+                queues: link.rx_queues,
+                open: config.open,
+                max_frame_bytes: xsk::MAX_FRAME_BYTES.min(link.mtu + LINK_HEADER_BYTES),
+                host_ifindex: config.host_port.kernel.ifindex,
+                from_wire: config.marks.from_wire(id).0,
+                from_stack: config.marks.from_stack(id).0,
+                reinjected: config.secret_mac(),
+            },
+            &config.endpoints,
+        )?;
         for (queue, socket) in config.sockets.at(Ingress::Port(id)) {
             program.set_socket(queue, socket)?;
         }

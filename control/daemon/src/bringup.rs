@@ -4,22 +4,25 @@
 //! the first frame can come. Until a port's program is attached nothing of it is diverted.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
-use host::{Changes, HostPort, Link, Netlink, RX_VLAN, Snapshot};
+use host::{Changes, HostPort, Link, Netlink, RX_VLAN, Snapshot, Sysctl};
 use pipeline::{Counters, Examples, Ingress, Marks, Pipeline, PortId, RuleHits, SharedView};
+use registry::{Registry, RegistryConfig};
 use rules::Ruleset;
-use tables::{FlowTable, Side};
+use tables::{FlowTable, OwnerId, Registrations, Side};
 use worker::{LaneSpec, Worker, WorkerConfig, WorkerStats, monotonic_ns};
 use xdp_prog::Mode as XdpMode;
 
 use crate::attach::{AttachConfig, Attachments, Sockets};
 use crate::config::{Config, Mode, OnExit};
 use crate::surroundings::{self, Constants, Steered};
+use crate::world::{self, World};
 
 /// What the host port's veth can carry with a native XDP program: a page, less the kernel's
 /// headroom (256), Ethernet (14) and the kernel's bookkeeping behind the frame (320).
@@ -44,6 +47,8 @@ pub struct RunningWorker {
 pub struct Dataplane {
     /// The flow table.
     pub flows: Arc<FlowTable>,
+    /// Who has registered what.
+    pub registry: Arc<Mutex<Registry>>,
     /// What workers see.
     pub view: SharedView,
     /// The workers.
@@ -133,6 +138,8 @@ pub struct Plan<'a> {
     pub links: Vec<Link>,
     /// The workers' cores.
     pub cores: Vec<usize>,
+    /// The runtime folder, where registrations outlive the daemon.
+    pub dir: &'a Path,
 }
 
 /// Starts everything. On an error the workers are stopped; what was changed on the box is in
@@ -144,6 +151,7 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
         snapshot,
         links,
         cores,
+        dir,
     } = plan;
     let (view, steered) = surroundings::survey(config, constants, snapshot, &[], 1)?;
     for link in &links {
@@ -165,8 +173,15 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
     }
     let host_port = HostPort::create(netlink, changes, &config.host_port, queues, mtu).await?;
 
-    let flows = Arc::new(FlowTable::new(config.limits.flows, random_word()?));
+    let limits = &config.limits;
+    // A closed socket's number is taken for as long as it has flows.
+    let owners = u32::try_from(limits.flows + limits.registrations)?.min(OwnerId::MAX);
+    let flows = Arc::new(FlowTable::new(limits.flows, owners, random_word()?));
+    let registrations = Arc::new(Registrations::new(limits.registrations, random_word()?));
     let view: SharedView = Arc::new(ArcSwap::from_pointee(view));
+    let world = World::open(config, Arc::clone(&view))?;
+    let endpoints = world.endpoints();
+    let registry = adopt(config, dir, &flows, &registrations, world)?;
     let zero_copy: Vec<bool> = config
         .ports
         .iter()
@@ -182,6 +197,7 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
         let examples = Arc::new(Examples::default());
         let pipeline = Pipeline::new(
             Arc::clone(&flows),
+            Arc::clone(&registrations),
             Arc::clone(&view),
             Arc::clone(&counters),
             Arc::clone(&examples),
@@ -206,6 +222,7 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
         secret: random()?,
         management: config.steered_management(),
         open: config.on_exit == OnExit::Open,
+        endpoints,
         sockets: Sockets::of(lanes)?,
     })?;
     attachments.attach_host()?;
@@ -235,6 +252,7 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
     }
     Ok(Dataplane {
         flows,
+        registry: Arc::new(Mutex::new(registry)),
         view,
         workers,
         attachments,
@@ -267,7 +285,7 @@ impl Dataplane {
         let view = self.view.load();
         let local_end = |flow: &tables::Flow| match flow.reply.side() {
             Side::Host => flow.reply.tuple().src.addr,
-            Side::Wire => flow.orig.tuple().src.addr,
+            Side::Wire | Side::OneWay => flow.orig.tuple().src.addr,
         };
         let lost = self
             .flows
@@ -294,6 +312,30 @@ impl Dataplane {
             .iter()
             .all(|worker| !worker.thread.is_finished())
     }
+}
+
+/// Opens the registry with what an earlier daemon's clients still hold.
+fn adopt(
+    config: &Config,
+    dir: &Path,
+    flows: &Arc<FlowTable>,
+    table: &Arc<Registrations>,
+    world: World,
+) -> Result<Registry> {
+    let config = RegistryConfig {
+        flows: Arc::clone(flows),
+        table: Arc::clone(table),
+        grants: world::grants(config),
+        ports: Sysctl::local_ports()?,
+        dir: dir.to_owned(),
+        now_ns: monotonic_ns(),
+    };
+    let (registry, adopted) = Registry::open(config, Box::new(world))?;
+    if adopted.kept + adopted.gone > 0 {
+        let (kept, gone) = (adopted.kept, adopted.gone);
+        tracing::info!(kept, gone, "registrations of an earlier start");
+    }
+    Ok(registry)
 }
 
 /// NICs take VLAN tags out of frames unless they are told not to; XDP would not see them.

@@ -6,6 +6,7 @@
 
 mod check;
 mod error;
+mod grants;
 mod text;
 mod zones;
 
@@ -49,6 +50,8 @@ pub struct Config {
     pub zones: BTreeMap<String, Zone>,
     /// What passes to the box itself whatever happens.
     pub management: Vec<Management>,
+    /// Who may use which foreign addresses, besides root.
+    pub grants: Vec<Grant>,
     /// Sizes.
     pub limits: Limits,
     /// When idle flows go.
@@ -124,11 +127,31 @@ pub struct Management {
     pub port: u16,
 }
 
+/// Foreign addresses that a user or a group may register.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// Who.
+    pub whom: Whom,
+    /// Which addresses; at least one network.
+    pub foreign: Vec<Ipv4Net>,
+}
+
+/// A user or a group, by its number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whom {
+    /// The user with this number.
+    User(u32),
+    /// Whoever is in the group with this number.
+    Group(u32),
+}
+
 /// Sizes that are fixed at start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Flows at the same time.
     pub flows: usize,
+    /// Registered sockets at the same time.
+    pub registrations: usize,
     /// Frames of each worker's memory region; a power of two.
     pub frames_per_worker: u32,
 }
@@ -137,6 +160,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             flows: 262_144,
+            registrations: 131_072,
             frames_per_worker: 8192,
         }
     }

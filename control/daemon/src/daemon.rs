@@ -109,6 +109,7 @@ async fn live(
         snapshot: watch.current(),
         links,
         cores,
+        dir: dir.path(),
     };
     let dataplane = match bringup::start(plan, &netlink, &mut changes).await {
         Ok(dataplane) => dataplane,
@@ -122,6 +123,7 @@ async fn live(
         }
     };
     let (flows, workers) = (Arc::clone(&dataplane.flows), worker_sources(&dataplane));
+    let registry = Arc::clone(&dataplane.registry);
     let timeouts = config.flow_timeouts();
     let facts = Arc::new(Facts {
         config,
@@ -147,6 +149,7 @@ async fn live(
         dir.path(),
         Sources {
             flows,
+            registry,
             timeouts,
             workers,
             machine,

@@ -49,6 +49,7 @@ pub fn detach(path: &Path) -> Result<()> {
         if left > 0 {
             bail!("{left} changes could not be taken back; see above, then try again");
         }
+        forget_registrations(dir.path())?;
         println!("detached: programs, host port and settings are as they were");
         dir.remove()?;
         Ok(())
@@ -68,6 +69,17 @@ async fn refuse_if_in_use(netlink: &Netlink, own: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Without programs nobody translates what registered sockets send.
+fn forget_registrations(dir: &Path) -> Result<()> {
+    let file = dir.join(registry::FILE);
+    match std::fs::remove_file(&file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{}: cannot be removed", file.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn remove(ifindex: u32) -> Result<(), String> {

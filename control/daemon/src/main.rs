@@ -8,6 +8,7 @@ mod detach;
 mod machine;
 mod settings;
 mod surroundings;
+mod world;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;

@@ -12,6 +12,8 @@ const NET_RAW: u32 = 13;
 /// others' takes their names, the kernel opens a program by its id for this one alone, and
 /// pins, which would not need it, go with the mount that they are in.
 const SYS_ADMIN: u32 = 21;
+/// To look at the sockets that other users' proxies register.
+const SYS_PTRACE: u32 = 19;
 
 /// Refuses with one line that names every capability that is missing.
 pub fn require() -> Result<(), Error> {
@@ -44,6 +46,9 @@ fn missing(effective: u64) -> Vec<&'static str> {
     if !has(SYS_ADMIN) {
         missing.push("CAP_SYS_ADMIN");
     }
+    if !has(SYS_PTRACE) {
+        missing.push("CAP_SYS_PTRACE");
+    }
     missing
 }
 
@@ -57,10 +62,21 @@ mod tests {
 
     #[test]
     fn names_what_is_missing() {
-        assert!(of(&[NET_ADMIN, NET_RAW, SYS_ADMIN]).is_empty());
+        assert!(of(&[NET_ADMIN, NET_RAW, SYS_ADMIN, SYS_PTRACE]).is_empty());
         // CAP_PERFMON and CAP_BPF load programs, but do not find them again.
-        assert_eq!(of(&[NET_ADMIN, NET_RAW, 38, 39]), ["CAP_SYS_ADMIN"]);
-        assert_eq!(of(&[]), ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN"]);
+        assert_eq!(
+            of(&[NET_ADMIN, NET_RAW, SYS_PTRACE, 38, 39]),
+            ["CAP_SYS_ADMIN"]
+        );
+        assert_eq!(
+            of(&[]),
+            [
+                "CAP_NET_ADMIN",
+                "CAP_NET_RAW",
+                "CAP_SYS_ADMIN",
+                "CAP_SYS_PTRACE"
+            ]
+        );
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,21 @@ impl Sysctl {
         self.path().exists()
     }
 
+    /// The ports that this namespace's kernel gives to sockets which ask for none in particular.
+    pub fn local_ports() -> Result<RangeInclusive<u16>, Error> {
+        let range = Self::of(&["net", "ipv4", "ip_local_port_range"]);
+        let text = range.read()?;
+        let mut ports = text.split_whitespace().map_while(|port| port.parse().ok());
+        match (ports.next(), ports.next()) {
+            (Some(first), Some(last)) if first <= last => Ok(first..=last),
+            _ => Err(Error::file(
+                "understand",
+                range.path(),
+                io::Error::other(format!("{text:?} is no range of ports")),
+            )),
+        }
+    }
+
     fn path(&self) -> PathBuf {
         // The journal is a file that somebody may have edited: nothing leaves /proc/sys.
         let parts = self
@@ -58,6 +75,12 @@ impl fmt::Display for Sysctl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernel_has_a_range_of_ports() {
+        let ports = Sysctl::local_ports().unwrap();
+        assert!(*ports.start() > 0 && ports.len() > 1, "{ports:?}");
+    }
 
     #[test]
     fn stays_below_proc_sys() {

@@ -62,6 +62,13 @@ pub struct UnknownName {
     known: String,
 }
 
+impl UnknownName {
+    pub(crate) fn new(what: &'static str, text: &str, known: String) -> Self {
+        let text = text.into();
+        Self { what, text, known }
+    }
+}
+
 impl fmt::Display for UnknownName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -105,17 +112,19 @@ macro_rules! names {
         }
 
         impl FromStr for $type {
-            type Err = UnknownName;
+            type Err = $crate::UnknownName;
 
-            fn from_str(text: &str) -> Result<Self, UnknownName> {
+            fn from_str(text: &str) -> Result<Self, $crate::UnknownName> {
                 Self::ALL.iter().copied().find(|one| one.name() == text).ok_or_else(|| {
                     let known: Vec<&str> = Self::ALL.iter().map(|one| one.name()).collect();
-                    UnknownName { what: $what, text: text.into(), known: known.join(", ") }
+                    $crate::UnknownName::new($what, text, known.join(", "))
                 })
             }
         }
     };
 }
+
+pub(crate) use names;
 
 names! {
     /// What is done with a flow.

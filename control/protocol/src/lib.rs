@@ -10,6 +10,7 @@ mod counters;
 mod filter;
 mod flow;
 mod machine;
+mod registration;
 mod reply;
 mod request;
 
@@ -20,6 +21,7 @@ pub use machine::{
     Change, DropCount, Example, Port, PortStats, RuleChain, RuleRow, RuleTable, Rules, Stats,
     Status, Worker, WorkerStats,
 };
+pub use registration::{FlagName, Registration, RegistrationState};
 pub use reply::{ErrorKind, Failure, Reply};
 pub use request::{Envelope, Request};
 
@@ -29,7 +31,8 @@ pub const VERSION: u32 = 1;
 /// The socket for root: every request.
 pub const CONTROL_SOCKET: &str = "control.sock";
 
-/// The socket for proxies of any user: only [`Request::OriginalDestination`].
+/// The socket for proxies of any user: only [`Request::OriginalDestination`]
+/// and [`Request::Channel`].
 pub const CLIENT_SOCKET: &str = "client.sock";
 
 /// Where the daemon keeps its sockets if nothing else is said.

@@ -33,6 +33,12 @@ pub struct Status {
     pub flows: u64,
     /// Flows that the table can hold.
     pub flows_max: u64,
+    /// Registrations now in force, orphans included.
+    #[serde(default)]
+    pub registrations: u64,
+    /// Registrations that there can be.
+    #[serde(default)]
+    pub registrations_max: u64,
     /// What the daemon changed on the box.
     pub changes: Vec<Change>,
     /// What the administrator should know.
@@ -97,6 +103,9 @@ pub struct Stats {
     pub ports: Vec<PortStats>,
     /// Of the flow table.
     pub flows: Counters,
+    /// Of the registrations.
+    #[serde(default)]
+    pub registrations: Counters,
     /// Drops of all workers by reason; every reason is here, zero or not.
     pub drops: Vec<DropCount>,
     /// The latest dropped frame of each reason, where asked for.

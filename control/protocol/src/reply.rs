@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Flow, Port, Rules, Stats, Status};
+use crate::{Flow, Port, Registration, Rules, Stats, Status};
 
-/// What is answered. One line for one request; only `flows` comes in several lines.
+/// What is answered. One line for one request; only `flows` and
+/// `registrations` come in several lines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
@@ -40,6 +41,14 @@ pub enum Reply {
         source: SocketAddr,
         /// What the client wanted to reach.
         destination: SocketAddr,
+    },
+    /// To `registrations`.
+    Registrations {
+        /// Some of them: as many as fit [`REPLY_MAX_BYTES`](crate::REPLY_MAX_BYTES) with ease.
+        registrations: Vec<Registration>,
+        /// Whether another line of this kind follows.
+        #[serde(default)]
+        more: bool,
     },
     /// To a request that was not done.
     Error(Failure),

@@ -42,11 +42,17 @@ pub enum Request {
     /// Which address the client of an accepted socket wanted. The socket's file
     /// descriptor travels with the line (`SCM_RIGHTS`).
     OriginalDestination,
+    /// What proxies have registered.
+    Registrations,
+    /// Shared memory for registrations. The answer is no line: it is the message of
+    /// `docs/shm-protocol.md` with two descriptors, and from then on the connection carries
+    /// nothing. Only a refusal is a line.
+    Channel,
 }
 
 impl Request {
     /// The name of every request.
-    pub const NAMES: [&str; 9] = [
+    pub const NAMES: [&str; 11] = [
         "status",
         "ports",
         "stats",
@@ -56,6 +62,8 @@ impl Request {
         "flows_flush",
         "rules_show",
         "original_destination",
+        "registrations",
+        "channel",
     ];
 }
 
@@ -141,11 +149,14 @@ mod tests {
             Request::FlowsFlush,
             Request::RulesShow,
             Request::OriginalDestination,
+            Request::Registrations,
+            Request::Channel,
         ]
     }
 
     #[test]
     fn every_request_survives_its_line() {
+        assert_eq!(every_request().len(), Request::NAMES.len());
         for (request, name) in every_request().into_iter().zip(Request::NAMES) {
             let line = crate::line(&Envelope::new(request.clone())).unwrap();
             let text = str::from_utf8(&line).unwrap();
@@ -228,7 +239,7 @@ mod tests {
         }
 
         #[test]
-        fn no_mutation_stops_the_parser(which in 0..9_usize, at in 0..200_usize, to: u8, cut: bool) {
+        fn no_mutation_stops_the_parser(which in 0..Request::NAMES.len(), at in 0..200_usize, to: u8, cut: bool) {
             let mut line = crate::line(&Envelope::new(every_request()[which].clone())).unwrap();
             let at = at % line.len();
             line[at] = to;

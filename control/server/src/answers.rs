@@ -1,9 +1,10 @@
 //! From requests to replies, for what fits one line.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pipeline::{DropReason, Event};
 use protocol::{Counters, DropCount, Stats, Status, WorkerStats};
+use registry::{Registry, RegistryCounts};
 
 use crate::examples::LatestExamples;
 use crate::{Sources, WorkerSource};
@@ -35,6 +36,12 @@ impl Answers {
         self.sources.machine.now_ns()
     }
 
+    /// What is registered. Not to be held over a system call that a client can hold up.
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        let registry = self.sources.registry.lock();
+        registry.unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// One step of what has to be done again and again: bounded, however large the table.
     pub(crate) fn upkeep(&self, cursor: &mut u32) {
         let flows = &self.sources.flows;
@@ -42,6 +49,7 @@ impl Answers {
         let capacity = u32::try_from(flows.counts().capacity).unwrap_or(u32::MAX);
         let budget = (capacity / 100).clamp(1024, 32 * 1024);
         let now_ns = self.now_ns();
+        self.registry().upkeep(now_ns);
         let expired = flows.expire(cursor, budget, now_ns, &self.sources.timeouts, |_| {});
         self.change(|kept| {
             kept.expired += expired as u64;
@@ -59,6 +67,9 @@ impl Answers {
         let counts = self.sources.flows.counts();
         status.flows = counts.live as u64;
         status.flows_max = counts.capacity as u64;
+        let counts = self.registry().counts();
+        status.registrations = counts.live + counts.orphaned;
+        status.registrations_max = counts.capacity;
         status
     }
 
@@ -82,6 +93,7 @@ impl Answers {
                 .collect(),
             ports: machine.port_stats(),
             flows,
+            registrations: registration_counters(self.registry().counts()),
             drops: DropReason::ALL
                 .iter()
                 .map(|reason| self.drops(*reason))
@@ -128,4 +140,19 @@ impl Answers {
     fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
         change(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+fn registration_counters(counts: RegistryCounts) -> Counters {
+    Counters::from_iter([
+        ("live", counts.live),
+        ("orphaned", counts.orphaned),
+        ("capacity", counts.capacity),
+        ("made", counts.made),
+        ("ended", counts.ended),
+        ("refused", counts.refused),
+        ("adopted", counts.adopted),
+        ("damaged", counts.damaged),
+        ("resyncs", counts.resyncs),
+        ("failures", counts.failures),
+    ])
 }

@@ -1,52 +1,33 @@
 //! Conversations with proxies, each on a thread of its own.
 //!
-//! Invariants: at most one file descriptor of a client is held, and only until its
-//! request is answered; no user but root can take all places.
+//! Invariant: at most one file descriptor of a client is held, and only until its request is
+//! answered.
 
-use std::collections::HashMap;
 use std::io::{self, IoSliceMut, Write};
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
 use protocol::{Envelope, ErrorKind, Failure, Reply, Request};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use tokio::net::unix::UCred;
 
 use crate::answers::Answers;
+use crate::channel::Channel;
 use crate::control::{PATIENCE, unfinished};
 use crate::lines::Lines;
 use crate::original;
+use crate::places::Places;
 
-/// How many connections there may be at once.
-const CONNECTIONS_MAX: usize = 256;
-/// How many of them one user may have, root excepted.
-const CONNECTIONS_PER_USER_MAX: usize = 64;
 /// Enough for the JSON parser's bounded recursion.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// The connections of proxies.
 pub(crate) struct Clients {
     answers: Arc<Answers>,
-    places: Arc<Places>,
-}
-
-/// Who is connected.
-#[derive(Default)]
-struct Places(Mutex<Taken>);
-
-#[derive(Default)]
-struct Taken {
-    next_id: u64,
-    connections: HashMap<u64, (u32, Arc<UnixStream>)>,
-}
-
-/// One place, given back when dropped.
-struct Place {
-    id: u64,
     places: Arc<Places>,
 }
 
@@ -66,9 +47,9 @@ impl Clients {
     }
 
     fn try_begin(&self, stream: tokio::net::UnixStream) -> io::Result<()> {
-        let uid = stream.peer_cred()?.uid();
+        let peer = stream.peer_cred()?;
         let stream = Arc::new(stream.into_std()?);
-        let Some(place) = self.places.take(uid, &stream) else {
+        let Some(place) = self.places.take(peer.uid(), &stream) else {
             // Not waited for: the line fits the socket's buffer, or it is lost.
             let failure = Failure::new(ErrorKind::Busy, "too many client connections");
             let line = protocol::line(&Reply::Error(failure))?;
@@ -82,7 +63,7 @@ impl Clients {
         let answers = Arc::clone(&self.answers);
         let conversation = move || {
             let _place = place;
-            if let Err(error) = converse(&stream, &answers) {
+            if let Err(error) = converse(&stream, &peer, &answers) {
                 tracing::debug!("client connection: {error}");
             }
         };
@@ -95,45 +76,11 @@ impl Clients {
 
     /// Ends every conversation, without waiting for what a client may hold up.
     pub(crate) fn end(&self) {
-        for (_, stream) in self.places.lock().connections.values() {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
+        self.places.hang_up();
     }
 }
 
-impl Places {
-    fn take(self: &Arc<Self>, uid: u32, stream: &Arc<UnixStream>) -> Option<Place> {
-        let mut taken = self.lock();
-        let of_user = taken
-            .connections
-            .values()
-            .filter(|(user, _)| *user == uid)
-            .count();
-        let user_is_full = uid != 0 && of_user >= CONNECTIONS_PER_USER_MAX;
-        if taken.connections.len() >= CONNECTIONS_MAX || user_is_full {
-            return None;
-        }
-        let id = taken.next_id;
-        taken.next_id += 1;
-        taken.connections.insert(id, (uid, Arc::clone(stream)));
-        Some(Place {
-            id,
-            places: Arc::clone(self),
-        })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.lock().connections.remove(&self.id);
-    }
-}
-
-fn converse(stream: &UnixStream, answers: &Answers) -> io::Result<()> {
+fn converse(stream: &UnixStream, peer: &UCred, answers: &Answers) -> io::Result<()> {
     let mut lines = Lines::default();
     let mut attached = None;
     loop {
@@ -142,7 +89,21 @@ fn converse(stream: &UnixStream, answers: &Answers) -> io::Result<()> {
             Ok(None) => return Ok(()),
             Err(failure) => return send(stream, &Reply::Error(failure)),
         };
-        match answer(answers, &line, attached.take()) {
+        // Closed before the reply is sent, whatever was asked.
+        let attached = attached.take();
+        let outcome = match Envelope::parse(&line) {
+            Ok(Request::OriginalDestination) => original_destination(answers, attached),
+            Ok(Request::Channel) => match open_channel(stream, peer, answers, &lines) {
+                Ok(channel) => return channel.serve(),
+                Err(failure) => Err(failure),
+            },
+            Ok(_) => Err(Failure::new(
+                ErrorKind::Forbidden,
+                "this socket answers original_destination and channel only; all else is asked on control.sock",
+            )),
+            Err(failure) => Err(failure),
+        };
+        match outcome {
             Ok(reply) => send(stream, &reply)?,
             Err(failure) => {
                 let kind = failure.kind;
@@ -155,14 +116,7 @@ fn converse(stream: &UnixStream, answers: &Answers) -> io::Result<()> {
     }
 }
 
-/// Answers one line. The descriptor is closed on return, before the reply is sent.
-fn answer(answers: &Answers, line: &[u8], attached: Option<OwnedFd>) -> Result<Reply, Failure> {
-    if Envelope::parse(line)? != Request::OriginalDestination {
-        return Err(Failure::new(
-            ErrorKind::Forbidden,
-            "this socket answers original_destination only; all else is asked on control.sock",
-        ));
-    }
+fn original_destination(answers: &Answers, attached: Option<OwnedFd>) -> Result<Reply, Failure> {
     let fd = attached.ok_or_else(|| {
         Failure::new(
             ErrorKind::BadSocket,
@@ -170,6 +124,20 @@ fn answer(answers: &Answers, line: &[u8], attached: Option<OwnedFd>) -> Result<R
         )
     })?;
     original::answer(&answers.sources.flows, fd.as_fd())
+}
+
+fn open_channel<'a>(
+    stream: &'a UnixStream,
+    peer: &UCred,
+    answers: &'a Answers,
+    lines: &Lines,
+) -> Result<Channel<'a>, Failure> {
+    if lines.is_begun() {
+        let message = "nothing may follow a request for a channel";
+        return Err(Failure::new(ErrorKind::Malformed, message));
+    }
+    Channel::open(stream, peer, answers)
+        .map_err(|error| Failure::new(ErrorKind::Internal, format!("making a channel: {error}")))
 }
 
 /// The next line, and in `attached` the descriptor that came with it; no line when the
@@ -230,27 +198,4 @@ fn receive(
 
 fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
     stream.write_all(&protocol::line(reply)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_user_but_root_can_take_all_places() {
-        let places = Arc::new(Places::default());
-        let stream = Arc::new(UnixStream::pair().unwrap().0);
-        let take = |uid, count: usize| -> Vec<Place> {
-            (0..count)
-                .map_while(|_| places.take(uid, &stream))
-                .collect()
-        };
-        let mut first = take(1000, 100);
-        assert_eq!(first.len(), CONNECTIONS_PER_USER_MAX);
-        let root = take(0, 1000);
-        assert_eq!(root.len(), CONNECTIONS_MAX - CONNECTIONS_PER_USER_MAX);
-        assert_eq!(take(1001, 1).len(), 0, "all are taken");
-        first.pop();
-        assert_eq!(take(1001, 2).len(), 1, "a place comes back");
-    }
 }

@@ -12,11 +12,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::answers::Answers;
 use crate::flows::{self, FlowPages};
 use crate::lines::Lines;
+use crate::registrations;
 
 /// How long a line that was begun, or a reply that was sent, may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How many flows go into one line: some 200 KB.
 const FLOWS_PER_LINE: usize = 500;
+/// How many registrations go into one line: some 200 KB.
+const REGISTRATIONS_PER_LINE: usize = 500;
 
 /// Answers one client until it leaves, is cut off, or says what makes no sense.
 pub(crate) async fn converse(mut stream: UnixStream, answers: Arc<Answers>, busy: bool) {
@@ -127,6 +130,8 @@ async fn answer(stream: &mut UnixStream, answers: &Answers, request: Request) ->
         Request::FlowsFlush => Reply::Count {
             count: flows::kill(answers, &FlowFilter::default()).await,
         },
+        Request::Registrations => return list_registrations(stream, answers).await,
+        Request::Channel => refused("ask this on client.sock: a channel is a proxy's"),
         Request::OriginalDestination => {
             refused("ask this on client.sock, with the socket's file descriptor attached")
         }
@@ -139,6 +144,22 @@ async fn list(stream: &mut UnixStream, answers: &Answers, filter: &FlowFilter) -
     loop {
         let (flows, more) = pages.next(FLOWS_PER_LINE).await;
         send(stream, &Reply::Flows { flows, more }).await?;
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+async fn list_registrations(stream: &mut UnixStream, answers: &Answers) -> io::Result<()> {
+    let mut rest = registrations::all(answers).into_iter();
+    loop {
+        let registrations = rest.by_ref().take(REGISTRATIONS_PER_LINE).collect();
+        let more = rest.len() > 0;
+        let page = Reply::Registrations {
+            registrations,
+            more,
+        };
+        send(stream, &page).await?;
         if !more {
             return Ok(());
         }

@@ -108,6 +108,8 @@ fn tell(snapshot: &FlowSnapshot, now_ns: u64, timeouts: &Timeouts) -> Flow {
         kind: match flow.kind {
             Kind::Redirect => FlowKind::Redirect,
             Kind::Local => FlowKind::Local,
+            Kind::Listen => FlowKind::Listen,
+            Kind::Connect => FlowKind::Connect,
         },
         state: tell_state(*state),
         path: match flow.path() {

@@ -1,40 +1,46 @@
-//! The control thread: answers `xtproxy` and proxies, expires flows, collects examples
-//! of drops.
+//! The control thread: answers `xtproxy` and proxies, expires flows and registrations,
+//! collects examples of drops.
 //!
 //! Invariants: whatever comes in by the sockets is hostile and can neither stop the
-//! daemon nor hold up its workers; every file descriptor that a client sends is closed.
+//! daemon nor hold up its workers; every file descriptor that a client sends or names is
+//! closed; nobody waits for a client while he holds the registry.
 //! Never here: packets, netlink writes, files but the sockets.
 //!
 //! Two sockets: `control.sock` for root, whose conversations are tasks of the control
 //! thread, and `client.sock` for proxies of any user, whose conversations have threads
 //! of their own. Closing what a stranger sent can block (a lingering socket, a file of a
-//! FUSE file system), and then it may only block the stranger.
+//! FUSE file system), and then it may only block the stranger. A conversation there can
+//! become a channel: shared memory by which a proxy registers its sockets.
 
 mod answers;
+mod channel;
 mod clients;
 mod control;
+mod credentials;
 mod decode;
-mod diag;
 mod examples;
 mod flows;
 mod lines;
+mod listening;
 mod original;
-mod sockets;
+mod places;
+mod registrations;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pipeline::Examples;
 use protocol::{CLIENT_SOCKET, CONTROL_SOCKET};
+use registry::Registry;
 use tables::{FlowTable, Timeouts};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::answers::Answers;
 use crate::clients::Clients;
-use crate::sockets::Listening;
+use crate::listening::Listening;
 
 /// How often flows are expired and examples are collected.
 const UPKEEP_EVERY: Duration = Duration::from_millis(100);
@@ -46,7 +52,7 @@ const CONTROL_CONNECTIONS_MAX: usize = 32;
 pub trait Machine: Send + Sync {
     /// Now, by the clock of the flow table.
     fn now_ns(&self) -> u64;
-    /// All but the flow counts, which the server fills in.
+    /// All but the counts of flows and registrations, which the server fills in.
     fn status(&self) -> protocol::Status;
     /// The ports, in the order of the configuration.
     fn ports(&self) -> Vec<protocol::Port>;
@@ -78,6 +84,8 @@ pub struct WorkerSource {
 pub struct Sources {
     /// The flow table.
     pub flows: Arc<FlowTable>,
+    /// What proxies have registered. Locked for one request at a time.
+    pub registry: Arc<Mutex<Registry>>,
     /// How long idle flows live.
     pub timeouts: Timeouts,
     /// The workers.
@@ -106,7 +114,7 @@ pub enum Error {
     },
     /// The kernel cannot be asked about sockets.
     #[error(
-        "the kernel does not answer questions about TCP sockets ({0}): it needs CONFIG_INET_TCP_DIAG (module tcp_diag)"
+        "the kernel does not answer questions about sockets ({0}): it needs CONFIG_INET_TCP_DIAG and CONFIG_INET_UDP_DIAG (modules tcp_diag and udp_diag)"
     )]
     NoSocketDiag(io::Error),
 }
@@ -125,7 +133,8 @@ impl Server {
     /// # Errors
     /// When a socket cannot be made, or the kernel lacks what `original_destination` needs.
     pub fn bind(dir: &Path, sources: Sources) -> Result<Self, Error> {
-        diag::probe().map_err(Error::NoSocketDiag)?;
+        sockets::probe().map_err(Error::NoSocketDiag)?;
+        places::raise_limit();
         Ok(Self {
             control: Listening::bind(&dir.join(CONTROL_SOCKET), 0o600)?,
             client: Listening::bind(&dir.join(CLIENT_SOCKET), 0o666)?,
@@ -161,11 +170,11 @@ impl Server {
                         let busy = conversations.len() >= CONTROL_CONNECTIONS_MAX;
                         conversations.spawn(control::converse(stream, Arc::clone(&answers), busy));
                     }
-                    Err(error) => sockets::rest_after(&error).await,
+                    Err(error) => listening::rest_after(&error).await,
                 },
                 accepted = client_listener.accept() => match accepted {
                     Ok((stream, _)) => clients.begin(stream),
-                    Err(error) => sockets::rest_after(&error).await,
+                    Err(error) => listening::rest_after(&error).await,
                 },
                 Some(_) = conversations.join_next() => {}
             }

@@ -10,8 +10,6 @@ use rustix::net::{AddressFamily, SocketType, getpeername, getsockname, ipproto, 
 use tables::{Direction, FlowKey, FlowTable, Kind, Side};
 use wire::{Endpoint, Protocol, Tuple};
 
-use crate::diag;
-
 /// The two ends of a connected TCP socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Ends {
@@ -30,7 +28,7 @@ pub(crate) fn answer(flows: &FlowTable, fd: BorrowedFd<'_>) -> Result<Reply, Fai
     };
     let hit = flows
         .lookup(&FlowKey::new(Side::Host, &tuple))
-        .filter(|hit| hit.direction == Direction::Reply && hit.flow.kind == Kind::Redirect);
+        .filter(|hit| hit.direction == Direction::Reply && is_taken(hit.flow.kind));
     let Some(hit) = hit else {
         return Err(Failure::new(
             ErrorKind::NotRedirected,
@@ -46,6 +44,14 @@ pub(crate) fn answer(flows: &FlowTable, fd: BorrowedFd<'_>) -> Result<Reply, Fai
         source: address(orig.src),
         destination: address(orig.dst),
     })
+}
+
+/// Whether such a flow was meant for somebody else than the proxy that has it.
+const fn is_taken(kind: Kind) -> bool {
+    match kind {
+        Kind::Redirect | Kind::Listen => true,
+        Kind::Local | Kind::Connect => false,
+    }
 }
 
 /// Reads the ends from the kernel: what the client says of its socket counts nothing.
@@ -76,7 +82,7 @@ fn ends_of(fd: BorrowedFd<'_>) -> Result<Ends, Failure> {
     )?)?;
     let local = ipv4(address(getsockname(fd.as_fd()))?)?;
     let cookie = sockopt::socket_cookie(fd).map_err(internal)?;
-    if !diag::is_here(local, peer, cookie).map_err(internal)? {
+    if !sockets::is_here(local, peer, cookie).map_err(internal)? {
         return Err(bad(
             "no open connection of the network namespace that the daemon runs in has this socket",
         ));

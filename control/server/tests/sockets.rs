@@ -39,8 +39,12 @@ fn what_is_no_socket_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(CLIENT_SOCKET);
     std::fs::write(&path, "precious").unwrap();
+    let kept = tempfile::tempdir().unwrap();
+    let flows = Arc::new(some_flows());
+    let table = Arc::new(tables::Registrations::new(1, 1));
     let sources = server::Sources {
-        flows: Arc::new(some_flows()),
+        registry: fixture::registry(kept.path(), &flows, &table),
+        flows,
         timeouts: tables::Timeouts::default(),
         workers: Vec::new(),
         machine: Arc::new(fixture::StillMachine),
@@ -100,6 +104,7 @@ fn a_well_formed_mistake_does_not_end_the_conversation() {
             r#"{"version":1,"request":"original_destination"}"#,
             ErrorKind::Refused,
         ),
+        (r#"{"version":1,"request":"channel"}"#, ErrorKind::Refused),
     ] {
         writeln!(stream, "{line}").unwrap();
         assert_eq!(failure(&stream).0, kind, "{line}");
@@ -113,7 +118,7 @@ fn the_client_socket_answers_nothing_else() {
     let (dir, running) = server();
     for name in Request::NAMES
         .iter()
-        .filter(|name| **name != "original_destination")
+        .filter(|name| !["original_destination", "channel"].contains(name))
     {
         let mut stream = connect(dir.path(), CLIENT_SOCKET);
         let line = format!(r#"{{"version":1,"request":"{name}","filter":{{"id":1}}}}"#);
@@ -219,7 +224,7 @@ fn who_does_not_read_is_cut_off_and_holds_up_nobody() {
 #[test]
 fn connections_are_limited() {
     let (dir, _running) = server();
-    for (socket, most) in [(CONTROL_SOCKET, 32), (CLIENT_SOCKET, 256)] {
+    for (socket, most) in [(CONTROL_SOCKET, 32), (CLIENT_SOCKET, 1024)] {
         let mut held = Vec::new();
         let refused = loop {
             let mut stream = connect(dir.path(), socket);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::Cache;
 use policy::PortId;
-use tables::{Direction, FlowKey, FlowTable, Hit, Side};
+use tables::{Direction, FlowKey, FlowTable, Hit, Registrations, Side};
 use wire::{Fragment, Headers, TcpHeader, Transport, Tuple};
 
 use crate::counters::{Counters, Event};
@@ -82,7 +82,7 @@ impl Packet {
 
     /// The tuple whose flow decides: the packet's own, or for an ICMP error that of a
     /// packet which would answer the one that it is about.
-    fn flow_key(&self) -> FlowKey {
+    pub(crate) fn flow_key(&self) -> FlowKey {
         let tuple = match self.headers.transport {
             Transport::Icmp(icmp) => icmp.embedded.map(Tuple::reversed),
             Transport::Tcp(_) | Transport::Udp | Transport::Other => None,
@@ -94,6 +94,7 @@ impl Packet {
 /// One worker's pipeline.
 pub struct Pipeline {
     flows: Arc<FlowTable>,
+    registrations: Arc<Registrations>,
     view: Cache<SharedView, Arc<View>>,
     counters: Arc<Counters>,
     examples: Arc<Examples>,
@@ -107,6 +108,7 @@ pub struct Pipeline {
 /// What the last stage works on: the pipeline's parts, borrowed apart.
 pub(crate) struct Stage<'a> {
     pub(crate) flows: &'a FlowTable,
+    pub(crate) registrations: &'a Registrations,
     pub(crate) view: &'a View,
     pub(crate) counters: &'a Counters,
     pub(crate) worker: usize,
@@ -129,6 +131,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(
         flows: Arc<FlowTable>,
+        registrations: Arc<Registrations>,
         view: SharedView,
         counters: Arc<Counters>,
         examples: Arc<Examples>,
@@ -139,6 +142,7 @@ impl Pipeline {
         Self {
             worker,
             flows,
+            registrations,
             view,
             counters,
             examples,
@@ -183,6 +187,7 @@ impl Pipeline {
 
         let mut stage = Stage {
             flows: &self.flows,
+            registrations: &self.registrations,
             view,
             counters: &self.counters,
             worker: self.worker,
@@ -214,7 +219,7 @@ impl Pipeline {
             let side = packet.map_or(ingress.side(), |packet| packet.side);
             self.counters.count(match side {
                 Side::Host => Event::FromStack,
-                Side::Wire => Event::FromWire,
+                Side::Wire | Side::OneWay => Event::FromWire,
             });
         }
     }
@@ -257,24 +262,14 @@ impl Stage<'_> {
         } else {
             hit
         };
-        let hit = match (hit, packet.tcp()) {
-            // The next packet of an ICMP error's flow is none of its own: never counted.
-            (Some(hit), _) if matches!(packet.headers.transport, Transport::Icmp(_)) => {
-                return self.carry_icmp_error(frames.bytes(at), packet, &hit);
+        match self.standing(packet, hit) {
+            // An ICMP error is no packet of the flow that it is about: never counted.
+            Ok(Some(hit)) if matches!(packet.headers.transport, Transport::Icmp(_)) => {
+                self.carry_icmp_error(frames.bytes(at), packet, &hit)
             }
-            (Some(hit), Some(tcp))
-                if tcp.flags.opens() && self.flows.is_reopened_by(&hit, tcp.seq) =>
-            {
-                self.flows.remove(hit.id, self.now_ns);
-                self.flows_changed = true;
-                self.counters.count(Event::Reopened);
-                None
-            }
-            (hit, _) => hit,
-        };
-        match hit {
-            Some(hit) => self.carry(frames.bytes(at), packet, &hit),
-            None => self.first(frames, at, packet),
+            Ok(Some(hit)) => self.carry(frames.bytes(at), packet, &hit),
+            Ok(None) => self.first(frames, at, packet),
+            Err(reason) => Verdict::Drop(reason),
         }
     }
 
@@ -321,7 +316,7 @@ impl Stage<'_> {
                 wire::set_destination(frame, self.view.marks.to_stack(port));
                 Verdict::Host
             }
-            (Side::Wire, Some(view)) => {
+            (Side::Wire | Side::OneWay, Some(view)) => {
                 wire::set_source(frame, view.mac);
                 Verdict::Wire(port)
             }

@@ -40,6 +40,10 @@ events! {
     Redirected = "flows_redirected",
     /// Flows made by a connection to or from a taken endpoint itself.
     Local = "flows_local",
+    /// Flows made by a connection to a registered foreign endpoint.
+    Listened = "flows_listened",
+    /// Flows made by a connection from a registered foreign endpoint.
+    Connected = "flows_connected",
     /// Flows replaced by a new connection on the same tuple.
     Reopened = "flows_reopened",
     /// Flows whose source port is shown changed, to tell two connections apart.

@@ -69,6 +69,12 @@ drop_reasons! {
     ProxyNotLocal = "proxy_not_local",
     /// Every source port tried to tell two connections apart was taken.
     NoPort = "no_port",
+    /// Registrations were being changed all the time that the packet was looked at. Its sender tries again.
+    RegistrationBusy = "registration_busy",
+    /// A registered connection from a foreign endpoint to a server that another flow already connects.
+    ForeignTaken = "foreign_taken",
+    /// The registration was withdrawn at the moment when its flow was to be made.
+    OwnerGone = "owner_gone",
     /// The flow table is full. Live flows are never evicted.
     TableFull = "table_full",
     /// An ICMP error about a packet of no known flow.

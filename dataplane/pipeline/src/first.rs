@@ -1,18 +1,14 @@
-//! First packets: what no flow claims is asked of the rules.
+//! First packets: what no flow claims is asked of the registrations, then of the rules.
 
 use policy::{Decision, FirstPacket};
-use tables::{FlowKey, Hit, InsertError, Kind, NewFlow, Side};
+use tables::{Hit, Kind, Registration, Side};
 use wire::{Endpoint, Protocol, TcpFlags, Tuple};
 
 use crate::batch::{Frames, Packet, Stage, Verdict};
 use crate::counters::Event;
 use crate::drops::{DropExample, DropReason};
-
-/// How many source ports are tried to tell two connections apart. With half of all ports
-/// taken, all of them fail once in 2^64 connections.
-const PORT_TRIES: u32 = 64;
-/// The first port that a changed source port may get (RFC 6056 3.2).
-const FIRST_FREE_PORT: u16 = 1024;
+use crate::mapping::Cause;
+use crate::registered::has_ports;
 
 impl Stage<'_> {
     /// Judges a packet that belongs to no flow.
@@ -23,7 +19,7 @@ impl Stage<'_> {
         packet: &Packet,
     ) -> Verdict {
         let outcome = match packet.side {
-            Side::Wire => self.first_from_wire(packet),
+            Side::Wire | Side::OneWay => self.first_from_wire(packet),
             Side::Host => self.first_from_stack(packet),
         };
         match outcome {
@@ -63,161 +59,171 @@ impl Stage<'_> {
 
     fn first_from_wire(&mut self, packet: &Packet) -> Result<Outcome, Refusal> {
         let tuple = &packet.headers.tuple;
-        let src = tuple.src.addr;
-        if src.is_multicast() || src.is_broadcast() || src.is_loopback() || src.is_unspecified() {
-            return Err(Refusal::drop(DropReason::BadSource));
-        }
-        if self.view.own.contains(&src) {
-            return Err(Refusal::reset(DropReason::Loop));
-        }
-        let (is_own, dst) = (self.view.own.contains(&tuple.dst.addr), tuple.dst.addr);
-        if dst.is_multicast() || dst.is_broadcast() || dst.is_loopback() || dst.is_unspecified() {
-            return Err(Refusal::drop(DropReason::BadDestination));
-        }
-        // A connection to the box itself that is older than this daemon is picked up; transit in
-        // mid-stream cannot be: which mapping it had is not known. A reset is not worth a flow,
-        // and without one must not reach a proxy: another connection may be shown there under
-        // this name.
+        let is_own = self.view.own.contains(&tuple.dst.addr);
+        self.check_ends(tuple)?;
         let is_mid_stream = packet.tcp().is_some_and(|tcp| !tcp.flags.opens());
-        let is_reset = packet.tcp().is_some_and(|tcp| tcp.flags.any(TcpFlags::RST));
-        let to_proxy = self.view.is_proxy(tuple.proto, tuple.dst);
-        if is_mid_stream && (!is_own || (is_reset && to_proxy)) {
+        if let Some(registration) = self.reached(tuple)? {
+            return if is_mid_stream {
+                Err(Refusal::drop(DropReason::NoFlow))
+            } else {
+                self.listen(&registration, tuple)
+            };
+        }
+        let local = if is_own {
+            self.registered_at(tuple.proto, tuple.dst, tuple.src)?
+        } else {
+            None
+        };
+        if is_mid_stream && !(is_own && self.may_pick_up(packet, local.as_ref())) {
             return Err(Refusal::drop(DropReason::NoFlow));
         }
         if packet.is_icmp_error() && !is_own {
             return Err(Refusal::drop(DropReason::IcmpNoFlow));
         }
-        let first = FirstPacket {
-            port: packet.port,
-            tuple: *tuple,
-        };
-        let bytes = u64::from(packet.headers.packet_bytes());
-        let hits = &self.view.rule_hits;
-        let decision = self
-            .view
-            .policy
-            .decide(&first, |rule| hits.count(self.worker, rule, bytes));
-        match decision {
+        match self.decide(packet) {
             // A proxy can answer only what has ports.
             Decision::Redirect(_) | Decision::NoLocalAddress if !has_ports(tuple.proto) => {
-                self.unclaimed(tuple, is_own)
+                self.unclaimed(tuple, is_own, None)
             }
             Decision::Redirect(_) | Decision::NoLocalAddress if is_mid_stream => {
                 Err(Refusal::drop(DropReason::NoFlow))
             }
-            Decision::Redirect(to) if self.view.own.contains(&to.addr) => self.redirect(tuple, to),
-            Decision::Redirect(_) => Err(Refusal::reset(DropReason::ProxyNotLocal)),
+            Decision::Redirect(to) => self.redirect(tuple, to),
             Decision::NoLocalAddress => Err(Refusal::reset(DropReason::NoLocalAddress)),
             Decision::Drop => Err(Refusal::drop(DropReason::RuleDrop)),
-            Decision::Unclaimed => self.unclaimed(tuple, is_own),
+            Decision::Unclaimed => self.unclaimed(tuple, is_own, local),
         }
     }
 
-    fn unclaimed(&mut self, tuple: &Tuple, is_own: bool) -> Result<Outcome, Refusal> {
+    /// Refuses what comes from where, or goes to where, no packet of the wire's may.
+    fn check_ends(&self, tuple: &Tuple) -> Result<(), Refusal> {
+        let is_nobody = |addr: std::net::Ipv4Addr| {
+            addr.is_multicast()
+                || addr.is_broadcast()
+                || addr.is_loopback()
+                || addr.is_unspecified()
+        };
+        if is_nobody(tuple.src.addr) {
+            Err(Refusal::drop(DropReason::BadSource))
+        } else if self.view.own.contains(&tuple.src.addr) {
+            Err(Refusal::reset(DropReason::Loop))
+        } else if is_nobody(tuple.dst.addr) {
+            Err(Refusal::drop(DropReason::BadDestination))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether a mid-stream packet to the box itself may go on.
+    ///
+    /// A connection that is older than this daemon is picked up; transit cannot be, for which
+    /// mapping it had is not known, nor what a registered endpoint has, for that may have been
+    /// translated. A reset is not worth a flow, and without one must not reach a proxy: another
+    /// connection may be shown there under this name.
+    fn may_pick_up(&self, packet: &Packet, local: Option<&Registration>) -> bool {
+        let tuple = &packet.headers.tuple;
+        let is_reset = packet.tcp().is_some_and(|tcp| tcp.flags.any(TcpFlags::RST));
+        let to_proxy = local.is_some() || self.view.is_proxy(tuple.proto, tuple.dst);
+        local.is_none_or(Registration::is_mark_only) && !(is_reset && to_proxy)
+    }
+
+    /// What the rules say, each that is asked counting the packet.
+    fn decide(&self, packet: &Packet) -> Decision {
+        let first = FirstPacket {
+            port: packet.port,
+            tuple: packet.headers.tuple,
+        };
+        let bytes = u64::from(packet.headers.packet_bytes());
+        let hits = &self.view.rule_hits;
+        self.view
+            .policy
+            .decide(&first, |rule| hits.count(self.worker, rule, bytes))
+    }
+
+    /// Takes a connection to a registered foreign endpoint.
+    fn listen(&mut self, to: &Registration, tuple: &Tuple) -> Result<Outcome, Refusal> {
+        if !self.view.own.contains(&to.local.addr) {
+            return Err(Refusal::reset(DropReason::ProxyNotLocal));
+        }
+        let cause = Cause::taken(Kind::Listen, to);
+        self.lead_to(cause, tuple, to.local).map(Outcome::Flow)
+    }
+
+    /// Takes a connection that a rule leads to a proxy. A datagram's flow belongs to the proxy's
+    /// registration, if there is one, and goes with it.
+    fn redirect(&mut self, tuple: &Tuple, to: Endpoint) -> Result<Outcome, Refusal> {
+        if !self.view.own.contains(&to.addr) {
+            return Err(Refusal::reset(DropReason::ProxyNotLocal));
+        }
+        let proxy = if tuple.proto == Protocol::UDP {
+            self.registered_at(tuple.proto, to, tuple.src)?
+        } else {
+            None
+        };
+        let cause = proxy.map_or(Cause::of(Kind::Redirect), |proxy| {
+            Cause::taken(Kind::Redirect, &proxy)
+        });
+        self.lead_to(cause, tuple, to).map(Outcome::Flow)
+    }
+
+    fn unclaimed(
+        &mut self,
+        tuple: &Tuple,
+        is_own: bool,
+        local: Option<Registration>,
+    ) -> Result<Outcome, Refusal> {
         if is_own {
-            self.deliver(tuple)
+            self.deliver(tuple, local)
         } else {
             Err(Refusal::drop(DropReason::ForwardDenied))
         }
     }
 
-    /// A connection that the box opens from a taken endpoint to elsewhere is let out as it
-    /// is. Any other packet from there answers a flow that has gone, and must not leave
-    /// untranslated.
-    fn first_from_stack(&mut self, packet: &Packet) -> Result<Outcome, Refusal> {
-        let tuple = &packet.headers.tuple;
-        let opens = packet.tcp().is_some_and(|tcp| tcp.flags.opens());
-        let goes_out =
-            self.view.own.contains(&tuple.src.addr) && !self.view.own.contains(&tuple.dst.addr);
-        if !opens || !goes_out {
-            return Err(Refusal::drop(DropReason::NoFlowFromStack));
-        }
-        let orig = FlowKey::new(Side::Host, tuple);
-        let reply = FlowKey::new(Side::Wire, &tuple.reversed());
-        self.insert(Kind::Local, orig, reply).map(Outcome::Flow)
-    }
-
-    fn redirect(&mut self, tuple: &Tuple, to: Endpoint) -> Result<Outcome, Refusal> {
-        self.insert_distinct(Kind::Redirect, tuple, to)
-            .map(Outcome::Flow)
-    }
-
     /// Delivers what is for the box itself. Where a proxy listens this makes a flow, since
     /// the answers come through the worker.
-    fn deliver(&mut self, tuple: &Tuple) -> Result<Outcome, Refusal> {
-        let has_flow = has_ports(tuple.proto) && self.view.is_proxy(tuple.proto, tuple.dst);
-        if !has_flow {
-            return Ok(Outcome::Deliver);
-        }
-        self.insert_distinct(Kind::Local, tuple, tuple.dst)
-            .map(Outcome::Flow)
-    }
-
-    /// Makes the flow of `tuple` to the local endpoint `to`. The endpoint sees the true
-    /// source port, or another one where that would be a second connection of one name.
-    fn insert_distinct(&mut self, kind: Kind, tuple: &Tuple, to: Endpoint) -> Result<Hit, Refusal> {
-        let orig = FlowKey::new(Side::Wire, tuple);
-        let mut shown = tuple.src;
-        for tried in 0..=PORT_TRIES {
-            let reply = Tuple {
-                proto: tuple.proto,
-                src: to,
-                dst: shown,
-            };
-            match self.insert(kind, orig, FlowKey::new(Side::Host, &reply)) {
-                Err(Refusal {
-                    reason: DropReason::NoPort,
-                    ..
-                }) => shown.port = self.next_port(),
-                Ok(hit) => {
-                    if tried > 0 {
-                        self.counters.count(Event::PortChanged);
-                    }
-                    return Ok(hit);
-                }
-                Err(refusal) => return Err(refusal),
+    fn deliver(&mut self, tuple: &Tuple, local: Option<Registration>) -> Result<Outcome, Refusal> {
+        let cause = match local {
+            // By a flow its answers would leave as they are; they shall show the foreign endpoint.
+            Some(own) if own.shows_foreign() && tuple.proto == Protocol::UDP => {
+                return Ok(Outcome::Deliver);
             }
-        }
-        Err(Refusal::drop(DropReason::NoPort))
-    }
-
-    fn insert(&mut self, kind: Kind, orig: FlowKey, reply: FlowKey) -> Result<Hit, Refusal> {
-        let new = NewFlow {
-            orig,
-            reply,
-            kind,
-            generation: self.view.policy.generation(),
+            Some(own) => Cause::owned(Kind::Local, &own),
+            None if has_ports(tuple.proto) && self.view.is_proxy(tuple.proto, tuple.dst) => {
+                Cause::of(Kind::Local)
+            }
+            None => return Ok(Outcome::Deliver),
         };
-        match self.flows.insert(&new, self.now_ns) {
-            Ok(hit) => {
-                self.flows_changed = true;
-                self.counters.count(match kind {
-                    Kind::Redirect => Event::Redirected,
-                    Kind::Local => Event::Local,
-                });
-                Ok(hit)
-            }
-            // Another worker was first.
-            Err(InsertError::Exists(hit)) => Ok(hit),
-            Err(InsertError::ReplyTaken) => Err(Refusal::drop(DropReason::NoPort)),
-            Err(InsertError::Full) => Err(Refusal::drop(DropReason::TableFull)),
+        self.lead_to(cause, tuple, tuple.dst).map(Outcome::Flow)
+    }
+
+    /// What a registered socket begins carries its foreign endpoint. A connection that the box
+    /// opens from another taken endpoint is let out as it is, and so is a datagram of a socket
+    /// that is only marked. Any other packet from there answers a flow that has gone, and must
+    /// not leave untranslated.
+    fn first_from_stack(&mut self, packet: &Packet) -> Result<Outcome, Refusal> {
+        let tuple = &packet.headers.tuple;
+        let own = &self.view.own;
+        if !own.contains(&tuple.src.addr) || own.contains(&tuple.dst.addr) {
+            return Err(Refusal::drop(DropReason::NoFlowFromStack));
         }
+        let sender = self.sender(packet)?;
+        let is_datagram = tuple.proto == Protocol::UDP;
+        let opens = packet.tcp().is_some_and(|tcp| tcp.flags.opens());
+        let hit = match sender {
+            Some(own) if own.shows_foreign() && (opens || is_datagram) => self.connect(&own, tuple),
+            Some(own)
+                if opens
+                    || (is_datagram
+                        && own.is_mark_only()
+                        && !self.view.is_proxy(tuple.proto, tuple.src)) =>
+            {
+                self.let_out(Cause::owned(Kind::Local, &own), tuple)
+            }
+            None if opens => self.let_out(Cause::of(Kind::Local), tuple),
+            Some(_) | None => Err(Refusal::drop(DropReason::NoFlowFromStack)),
+        };
+        hit.map(Outcome::Flow)
     }
-
-    /// An unpredictable port of the dynamic class (splitmix64 over a secret seed).
-    fn next_port(&mut self) -> u16 {
-        *self.port_seed = self.port_seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = *self.port_seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        let span = u64::from(u16::MAX - FIRST_FREE_PORT) + 1;
-        FIRST_FREE_PORT + (z % span) as u16
-    }
-}
-
-const fn has_ports(proto: Protocol) -> bool {
-    matches!(proto, Protocol::TCP | Protocol::UDP)
 }
 
 /// Where a first packet goes.
@@ -229,24 +235,30 @@ enum Outcome {
 }
 
 /// A first packet that goes nowhere.
-struct Refusal {
+pub(crate) struct Refusal {
     reason: DropReason,
     /// Whether its sender is told by a reset.
     reset: bool,
 }
 
 impl Refusal {
-    const fn drop(reason: DropReason) -> Self {
+    pub(crate) const fn drop(reason: DropReason) -> Self {
         Self {
             reason,
             reset: false,
         }
     }
 
-    const fn reset(reason: DropReason) -> Self {
+    pub(crate) const fn reset(reason: DropReason) -> Self {
         Self {
             reason,
             reset: true,
         }
+    }
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        Self::drop(reason)
     }
 }

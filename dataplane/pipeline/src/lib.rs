@@ -18,7 +18,10 @@ mod batch;
 mod counters;
 mod drops;
 mod first;
+mod mapping;
 mod marks;
+mod registered;
+mod standing;
 mod view;
 
 pub use batch::{BATCH, Frames, Ingress, Pipeline, Verdict};

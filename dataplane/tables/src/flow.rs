@@ -2,6 +2,7 @@
 
 use crate::entry::Record;
 use crate::key::FlowKey;
+use crate::owners::OwnerId;
 
 /// What made a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -9,13 +10,17 @@ use crate::key::FlowKey;
 pub enum Kind {
     /// A rule took the connection to a local proxy.
     Redirect = 1,
-    /// A connection to a taken endpoint itself, delivered as it is.
+    /// A connection to or from a taken endpoint itself, carried as it is.
     Local = 2,
+    /// A connection to a foreign endpoint where a proxy has registered to listen.
+    Listen = 3,
+    /// A proxy's connection from a foreign endpoint that it has registered.
+    Connect = 4,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Redirect, Self::Local];
+    pub const ALL: [Self; 4] = [Self::Redirect, Self::Local, Self::Listen, Self::Connect];
 
     /// The name that people and JSON see.
     #[must_use]
@@ -23,14 +28,17 @@ impl Kind {
         match self {
             Self::Redirect => "redirect",
             Self::Local => "local",
+            Self::Listen => "listen",
+            Self::Connect => "connect",
         }
     }
 
     const fn from_bits(bits: u8) -> Self {
-        if bits == Self::Local as u8 {
-            Self::Local
-        } else {
-            Self::Redirect
+        match bits {
+            2 => Self::Local,
+            3 => Self::Listen,
+            4 => Self::Connect,
+            _ => Self::Redirect,
         }
     }
 }
@@ -87,6 +95,8 @@ pub struct Flow<const K: usize = 2> {
     pub kind: Kind,
     /// The policy that judged it.
     pub generation: u32,
+    /// Whose registration it came from.
+    pub owner: OwnerId,
     /// When it was made.
     pub created_ns: u64,
 }
@@ -100,12 +110,15 @@ impl<const K: usize> Flow<K> {
 }
 
 impl<const K: usize> Flow<K> {
-    /// Kind in the low byte, generation in the upper half: not 0, since no kind is.
+    /// Kind in the low byte, owner in the three above it, generation in the upper half: not 0,
+    /// since no kind is.
     pub(crate) fn record(&self) -> Record<K> {
         Record {
             first: self.orig,
             second: self.reply,
-            meta: u64::from(self.generation) << 32 | self.kind as u64,
+            meta: u64::from(self.generation) << 32
+                | u64::from(self.owner.0 & OwnerId::MAX) << 8
+                | self.kind as u64,
             stamp: self.created_ns,
         }
     }
@@ -116,7 +129,30 @@ impl<const K: usize> Flow<K> {
             reply: record.second,
             kind: Kind::from_bits(record.meta as u8),
             generation: (record.meta >> 32) as u32,
+            owner: OwnerId((record.meta as u32) >> 8),
             created_ns: record.stamp,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_gives_back_its_flow() {
+        for kind in Kind::ALL {
+            for (owner, generation) in [(0, 0), (1, 7), (OwnerId::MAX, u32::MAX)] {
+                let flow = Flow {
+                    orig: FlowKey([1, 2]),
+                    reply: FlowKey([3, 4]),
+                    kind,
+                    generation,
+                    owner: OwnerId(owner),
+                    created_ns: 5,
+                };
+                assert_eq!(Flow::of(&flow.record()), flow);
+            }
         }
     }
 }

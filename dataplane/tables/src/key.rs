@@ -12,6 +12,9 @@ pub enum Side {
     Wire,
     /// From the box's own stack, by the host port.
     Host,
+    /// From a NIC too, but to a socket that takes datagrams one by one. A name of its own, so
+    /// that the same source and destination can be a connection as well, which goes first.
+    OneWay,
 }
 
 /// A direction of a flow.
@@ -29,6 +32,7 @@ pub struct FlowKey<const K: usize = 2>(pub(crate) [u64; K]);
 
 const SIDE_WIRE: u64 = 1;
 const SIDE_HOST: u64 = 2;
+const SIDE_ONE_WAY: u64 = 3;
 
 impl FlowKey<2> {
     /// The key of packets with this tuple that come in by this side.
@@ -38,6 +42,7 @@ impl FlowKey<2> {
         let side = match side {
             Side::Wire => SIDE_WIRE,
             Side::Host => SIDE_HOST,
+            Side::OneWay => SIDE_ONE_WAY,
         };
         let rest = u64::from(tuple.src.port) << 48
             | u64::from(tuple.dst.port) << 32
@@ -70,10 +75,10 @@ impl<const K: usize> FlowKey<K> {
     /// The side in the key.
     #[must_use]
     pub fn side(&self) -> Side {
-        if self.last() & 0xff == SIDE_HOST {
-            Side::Host
-        } else {
-            Side::Wire
+        match self.last() & 0xff {
+            SIDE_HOST => Side::Host,
+            SIDE_ONE_WAY => Side::OneWay,
+            _ => Side::Wire,
         }
     }
 
@@ -121,13 +126,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_gives_back_its_tuple_and_side(src: u32, dst: u32, sport: u16, dport: u16, proto: u8, host: bool) {
+        fn a_key_gives_back_its_tuple_and_side(src: u32, dst: u32, sport: u16, dport: u16, proto: u8, side in 0..3_usize) {
             let tuple = Tuple {
                 proto: Protocol(proto),
                 src: Endpoint::new(Ipv4Addr::from_bits(src), sport),
                 dst: Endpoint::new(Ipv4Addr::from_bits(dst), dport),
             };
-            let side = if host { Side::Host } else { Side::Wire };
+            let side = [Side::Wire, Side::Host, Side::OneWay][side];
             let key = FlowKey::new(side, &tuple);
             prop_assert_eq!(key.tuple(), tuple);
             prop_assert_eq!(key.side(), side);

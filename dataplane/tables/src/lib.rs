@@ -8,17 +8,23 @@
 //! Never here: clocks (time is an argument, nanoseconds of any one monotonic clock),
 //! randomness (a seed is an argument), I/O.
 
+mod answers;
 mod entry;
 mod flow;
 mod index;
 mod key;
 mod lane;
+mod owners;
+mod registration;
 mod registrations;
 mod sync;
 mod table;
 
+pub use answers::{Counts, FlowSnapshot, Hit, InsertError, NewFlow};
 pub use flow::{Flow, FlowId, Kind, Path};
 pub use key::{Direction, FlowKey, Side};
 pub use lane::{FlowState, LaneCounters, Timeouts};
-pub use registrations::{Lookup, RegisterError, Registration, RegistrationId, Registrations, Uses};
-pub use table::{Counts, FlowSnapshot, FlowTable, Hit, InsertError, NewFlow};
+pub use owners::OwnerId;
+pub use registration::{Registration, Uses};
+pub use registrations::{Hold, Lookup, RegisterError, RegistrationId, Registrations};
+pub use table::FlowTable;

@@ -5,115 +5,17 @@
 //! is being changed is found as it was, as it will be, or [`Lookup::Busy`], never missed: a
 //! packet that misses would leave untranslated.
 
-use wire::{Endpoint, Protocol, Tuple};
+use wire::{Endpoint, Protocol};
 
-use crate::entry::{Entry, Record};
+use crate::entry::Entry;
 use crate::index::{Index, Place};
-use crate::key::{Direction, FlowKey, Hasher, Side};
+use crate::key::{Direction, FlowKey, Hasher};
+use crate::registration::{Registration, foreign_key, local_key};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, fence};
 
 /// How often a reader looks again while the control thread is at work. A change takes some
 /// hundred nanoseconds; a reader that still has no answer then has met a writer that sleeps.
 const TRIES: u32 = if cfg!(loom) { 2 } else { 256 };
-/// Marks an entry in use, whatever its uses are.
-const LIVE: u64 = 1 << 63;
-/// No peer: no host has this address.
-const NOBODY: Endpoint = Endpoint::new(std::net::Ipv4Addr::UNSPECIFIED, 0);
-
-/// What a registration is for: the bits of TPROXY_FLAGS that decide about packets.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Uses(pub u32);
-
-impl Uses {
-    /// `ITP_CONNECT`: connections from the local endpoint carry the foreign one.
-    pub const CONNECT: Self = Self(1);
-    /// `ITP_LISTEN`: connections to the foreign endpoint reach the local one.
-    pub const LISTEN: Self = Self(2);
-    /// `ITP_ESTABLISHED`: both, for a UDP socket that is connected to its peer.
-    pub const ESTABLISHED: Self = Self(4);
-
-    /// Whether any of `other`'s bits is set.
-    #[must_use]
-    pub const fn any(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// The bits of both.
-    #[must_use]
-    pub const fn with(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-/// A local endpoint and the foreign one that stands for it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Registration {
-    /// The protocol.
-    pub proto: Protocol,
-    /// Where the proxy's socket is bound.
-    pub local: Endpoint,
-    /// What others see. Address 0.0.0.0: nothing, the socket is only marked. Port 0: chosen
-    /// when the socket connects.
-    pub foreign: Endpoint,
-    /// The one host and port that this is about; none: everybody.
-    pub peer: Option<Endpoint>,
-    /// What it is for.
-    pub uses: Uses,
-}
-
-impl Registration {
-    fn by_local(&self) -> FlowKey {
-        local_key(self.proto, self.local, self.peer)
-    }
-
-    fn by_foreign(&self) -> FlowKey {
-        foreign_key(self.proto, self.foreign, self.peer)
-    }
-
-    /// Whether others can reach it by its foreign endpoint.
-    const fn is_reached(&self) -> bool {
-        self.uses.any(Uses::LISTEN.with(Uses::ESTABLISHED)) && self.foreign.port != 0
-    }
-
-    fn record(&self) -> Record<2> {
-        Record {
-            first: self.by_local(),
-            second: self.by_foreign(),
-            meta: LIVE | u64::from(self.uses.0),
-            stamp: 0,
-        }
-    }
-
-    fn of(record: &Record<2>) -> Self {
-        let (by_local, by_foreign) = (record.first.tuple(), record.second.tuple());
-        Self {
-            proto: by_local.proto,
-            local: by_local.src,
-            foreign: by_foreign.dst,
-            peer: (by_local.dst != NOBODY).then_some(by_local.dst),
-            uses: Uses(record.meta as u32),
-        }
-    }
-}
-
-fn local_key(proto: Protocol, local: Endpoint, peer: Option<Endpoint>) -> FlowKey {
-    let tuple = Tuple {
-        proto,
-        src: local,
-        dst: peer.unwrap_or(NOBODY),
-    };
-    FlowKey::new(Side::Host, &tuple)
-}
-
-fn foreign_key(proto: Protocol, foreign: Endpoint, peer: Option<Endpoint>) -> FlowKey {
-    let tuple = Tuple {
-        proto,
-        src: peer.unwrap_or(NOBODY),
-        dst: foreign,
-    };
-    FlowKey::new(Side::Wire, &tuple)
-}
-
 /// Names a registration for good.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RegistrationId {
@@ -152,7 +54,14 @@ pub struct Registrations {
     entries: Box<[Entry<2>]>,
     /// Odd while the control thread is at work: a miss means nothing then.
     changes: AtomicU64,
-    free: Mutex<Vec<u32>>,
+    ledger: Mutex<Ledger>,
+}
+
+/// What only the holder of the lock may see.
+struct Ledger {
+    free: Vec<u32>,
+    /// How many [`Hold`]s there are.
+    holds: u32,
 }
 
 impl Registrations {
@@ -165,7 +74,10 @@ impl Registrations {
             index: Index::new(capacity),
             entries: std::iter::repeat_with(Entry::new).take(capacity).collect(),
             changes: AtomicU64::new(0),
-            free: Mutex::new((0..capacity as u32).rev().collect()),
+            ledger: Mutex::new(Ledger {
+                free: (0..capacity as u32).rev().collect(),
+                holds: 0,
+            }),
         }
     }
 
@@ -219,15 +131,15 @@ impl Registrations {
     /// # Errors
     /// [`RegisterError`]; nothing has changed then.
     pub fn insert(&self, new: &Registration) -> Result<RegistrationId, RegisterError> {
-        let mut free = self.lock();
+        let mut ledger = self.lock();
         self.check(new, None)?;
-        let idx = free.pop().ok_or(RegisterError::Full)?;
-        let change = Change::begin(&self.changes);
+        let idx = ledger.free.pop().ok_or(RegisterError::Full)?;
+        let change = Change::begin(&self.changes, &ledger);
         let put = self.put(idx, new);
-        if put.is_err() {
-            free.push(idx);
-        }
         drop(change);
+        if put.is_err() {
+            ledger.free.push(idx);
+        }
         put
     }
 
@@ -240,10 +152,10 @@ impl Registrations {
         id: RegistrationId,
         new: &Registration,
     ) -> Result<RegistrationId, RegisterError> {
-        let _free = self.lock();
+        let ledger = self.lock();
         let old = self.read(id).ok_or(RegisterError::Gone)?;
         self.check(new, Some(id))?;
-        let change = Change::begin(&self.changes);
+        let change = Change::begin(&self.changes, &ledger);
         self.take(id.idx, &old);
         let put = self.put(id.idx, new).or_else(|error| {
             // Its slots were free a moment ago: what was there fits again.
@@ -255,13 +167,13 @@ impl Registrations {
 
     /// Unregisters; `None` if it had gone already.
     pub fn remove(&self, id: RegistrationId) -> Option<Registration> {
-        let mut free = self.lock();
+        let mut ledger = self.lock();
         let old = self.read(id)?;
-        let change = Change::begin(&self.changes);
+        let change = Change::begin(&self.changes, &ledger);
         self.take(id.idx, &old);
         self.entries[id.idx as usize].write(None);
         drop(change);
-        free.push(id.idx);
+        ledger.free.push(id.idx);
         Some(old)
     }
 
@@ -276,7 +188,19 @@ impl Registrations {
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let capacity = self.entries.len();
-        (capacity - self.lock().len(), capacity)
+        (capacity - self.lock().free.len(), capacity)
+    }
+
+    /// Makes readers wait, and answer [`Lookup::Busy`] in the end, until the guard is dropped:
+    /// for many changes that shall be seen as one, such as all that a restarted daemon adopts.
+    pub fn hold(&self) -> Hold<'_> {
+        let mut ledger = self.lock();
+        if ledger.holds == 0 {
+            step(&self.changes, Ordering::Relaxed);
+            fence(Ordering::Release);
+        }
+        ledger.holds += 1;
+        Hold(self)
     }
 
     /// Whether a registration clashes with one that is not `own`.
@@ -337,36 +261,62 @@ impl Registrations {
     }
 
     /// A writer that panicked has changed at most its own entry.
-    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
-        self.free
+    fn lock(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-/// A change under way: readers do not believe a miss until it is dropped.
-struct Change<'a>(&'a AtomicU64);
+/// Goes from rest to work or back.
+fn step(changes: &AtomicU64, order: Ordering) {
+    let now = changes.load(Ordering::Relaxed);
+    changes.store(now.wrapping_add(1), order);
+}
+
+/// Keeps readers from believing a table that is half changed; see [`Registrations::hold`].
+#[must_use = "readers go on as soon as it is dropped"]
+pub struct Hold<'a>(&'a Registrations);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut ledger = self.0.lock();
+        ledger.holds -= 1;
+        if ledger.holds == 0 {
+            step(&self.0.changes, Ordering::Release);
+        }
+    }
+}
+
+/// A change under way: readers do not believe a miss until it is dropped. Nothing of its own
+/// while readers are held off anyway.
+struct Change<'a>(Option<&'a AtomicU64>);
 
 impl<'a> Change<'a> {
-    /// The caller holds the writer lock.
-    fn begin(changes: &'a AtomicU64) -> Self {
-        let now = changes.load(Ordering::Relaxed);
-        changes.store(now.wrapping_add(1), Ordering::Relaxed);
+    /// The caller holds the writer lock until the change is dropped.
+    fn begin(changes: &'a AtomicU64, ledger: &Ledger) -> Self {
+        if ledger.holds > 0 {
+            return Self(None);
+        }
+        step(changes, Ordering::Relaxed);
         fence(Ordering::Release);
-        Self(changes)
+        Self(Some(changes))
     }
 }
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        let now = self.0.load(Ordering::Relaxed);
-        self.0.store(now.wrapping_add(1), Ordering::Release);
+        if let Some(changes) = self.0 {
+            step(changes, Ordering::Release);
+        }
     }
 }
 
 #[cfg(all(test, loom))]
 mod models {
     use super::*;
+    use crate::owners::OwnerId;
+    use crate::registration::Uses;
     use loom::sync::Arc;
     use loom::thread;
 
@@ -386,9 +336,11 @@ mod models {
                 foreign: Endpoint::new([192, 0, 2, 1].into(), 7),
                 peer: None,
                 uses: Uses::CONNECT,
+                owner: OwnerId(1),
             };
             let new = Registration {
                 foreign: Endpoint::new([192, 0, 2, 2].into(), 8),
+                owner: OwnerId(2),
                 ..old
             };
             let id = table.insert(&old).unwrap();

@@ -4,117 +4,18 @@ use std::collections::VecDeque;
 
 use wire::{Protocol, TcpHeader};
 
+use crate::answers::{Counts, FlowSnapshot, Hit, InsertError, NewFlow};
 use crate::entry::Entry;
-use crate::flow::{Flow, FlowId, Kind};
+use crate::flow::{Flow, FlowId};
 use crate::index::{Index, Place};
-use crate::key::{Direction, FlowKey, Hasher, Side};
-use crate::lane::{FlowState, Lane, LaneCounters, Timeouts};
+use crate::key::{Direction, FlowKey, Hasher};
+use crate::lane::{FlowState, Lane, Timeouts};
+use crate::owners::{Change, OwnerId, Owners};
 use crate::sync::{Mutex, MutexGuard};
 
 /// How long an entry rests before another flow gets it: far longer than a batch takes, so
 /// that a worker which found the old flow has finished counting on it.
 const REST_NS: u64 = 100_000_000;
-
-/// A flow to be made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NewFlow<const K: usize = 2> {
-    /// The key of the original direction.
-    pub orig: FlowKey<K>,
-    /// The key of the reply direction.
-    pub reply: FlowKey<K>,
-    /// What makes it.
-    pub kind: Kind,
-    /// The policy that judged it.
-    pub generation: u32,
-}
-
-/// Why a flow was not made. Nothing has changed then.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InsertError<const K: usize = 2> {
-    /// The original key has a flow already: another worker was first. Use its flow.
-    Exists(Hit<K>),
-    /// Another flow has the reply key: choose another port.
-    ReplyTaken,
-    /// No room. Live flows are never evicted.
-    Full,
-}
-
-/// A flow found, and which of its directions the key was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Hit<const K: usize = 2> {
-    /// Names the flow.
-    pub id: FlowId,
-    /// The direction that the key belongs to.
-    pub direction: Direction,
-    /// The flow.
-    pub flow: Flow<K>,
-}
-
-impl Hit<2> {
-    /// The tuple that a packet of this direction leaves with: the reverse of what
-    /// answers to it carry when they arrive.
-    #[must_use]
-    pub const fn translated(&self) -> wire::Tuple {
-        match self.direction {
-            Direction::Original => self.flow.reply.tuple().reversed(),
-            Direction::Reply => self.flow.orig.tuple().reversed(),
-        }
-    }
-
-    /// The side that a packet of this direction leaves by: where its answers come in.
-    #[must_use]
-    pub fn leaves_by(&self) -> Side {
-        match self.direction {
-            Direction::Original => self.flow.reply.side(),
-            Direction::Reply => self.flow.orig.side(),
-        }
-    }
-}
-
-/// A reading of one flow with its counters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FlowSnapshot<const K: usize = 2> {
-    /// Names the flow.
-    pub id: FlowId,
-    /// The flow.
-    pub flow: Flow<K>,
-    /// Where it stands.
-    pub state: FlowState,
-    /// The original direction.
-    pub orig: LaneCounters,
-    /// The reply direction.
-    pub reply: LaneCounters,
-}
-
-impl<const K: usize> FlowSnapshot<K> {
-    /// When a packet of either direction was last seen; its making counts as one.
-    #[must_use]
-    pub fn last_seen_ns(&self) -> u64 {
-        self.orig
-            .last_seen_ns
-            .max(self.reply.last_seen_ns)
-            .max(self.flow.created_ns)
-    }
-
-    /// When the flow goes if nothing more is seen of it.
-    #[must_use]
-    pub fn expires_ns(&self, timeouts: &Timeouts) -> u64 {
-        self.last_seen_ns().saturating_add(timeouts.of(self.state))
-    }
-}
-
-/// How full the table is: `live + resting + free == capacity` at every moment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Counts {
-    /// Flows.
-    pub live: usize,
-    /// Places that a flow has just left.
-    pub resting: usize,
-    /// Places for new flows.
-    pub free: usize,
-    /// All places.
-    pub capacity: usize,
-}
 
 /// A place for a flow: a line of keys, and a line for what each direction has seen.
 struct Cell<const K: usize> {
@@ -152,18 +53,21 @@ pub struct FlowTable<const K: usize = 2> {
     hasher: Hasher,
     index: Index,
     cells: Box<[Cell<K>]>,
+    owners: Owners,
     ledger: Mutex<Ledger>,
 }
 
 impl<const K: usize> FlowTable<K> {
-    /// A table for `capacity` flows (at most 2^30); `seed` keys the hash and must be unpredictable.
+    /// A table for `capacity` flows (at most 2^30) of the owners 1 to `owners`; `seed` keys the
+    /// hash and must be unpredictable.
     #[must_use]
-    pub fn new(capacity: usize, seed: u64) -> Self {
+    pub fn new(capacity: usize, owners: u32, seed: u64) -> Self {
         let capacity = capacity.clamp(1, 1 << 30);
         Self {
             hasher: Hasher::new(seed),
             index: Index::new(capacity),
             cells: std::iter::repeat_with(Cell::new).take(capacity).collect(),
+            owners: Owners::new(owners),
             ledger: Mutex::new(Ledger {
                 unused: 0,
                 resting: VecDeque::new(),
@@ -224,6 +128,9 @@ impl<const K: usize> FlowTable<K> {
         if self.lookup(&new.reply).is_some() || new.orig == new.reply {
             return Err(InsertError::ReplyTaken);
         }
+        if !self.owners.may_own(new.owner) {
+            return Err(InsertError::OwnerGone);
+        }
         let idx = ledger
             .take(self.cells.len(), now_ns)
             .ok_or(InsertError::Full)?;
@@ -232,6 +139,7 @@ impl<const K: usize> FlowTable<K> {
             reply: new.reply,
             kind: new.kind,
             generation: new.generation,
+            owner: new.owner,
             created_ns: now_ns,
         };
         let cell = &self.cells[idx as usize];
@@ -250,6 +158,7 @@ impl<const K: usize> FlowTable<K> {
             ledger.put(idx, now_ns);
             return Err(InsertError::Full);
         }
+        self.owners.change(new.owner, Change::FlowMade);
         Ok(Hit {
             id: FlowId { idx, version },
             direction: Direction::Original,
@@ -265,6 +174,7 @@ impl<const K: usize> FlowTable<K> {
             self.index.take(hash, place);
         }
         self.cells[id.idx as usize].entry.write(None);
+        self.owners.change(snapshot.flow.owner, Change::FlowGone);
         ledger.put(id.idx, now_ns);
         Some(snapshot)
     }
@@ -346,6 +256,54 @@ impl<const K: usize> FlowTable<K> {
         }
     }
 
+    /// Whether a flow is at its end, or gone: nothing but the last acknowledgements is missing.
+    #[must_use]
+    pub fn is_over(&self, hit: &Hit<K>) -> bool {
+        self.snapshot(hit.id)
+            .is_none_or(|snapshot| matches!(snapshot.state, FlowState::Closed | FlowState::Closing))
+    }
+
+    /// Whether this direction of the flow began with a SYN of this sequence number.
+    #[must_use]
+    pub fn began_with(&self, hit: &Hit<K>, isn: u32) -> bool {
+        self.lanes(hit).0.read().isn() == Some(isn)
+    }
+
+    /// How many flows live that belong to an owner.
+    #[must_use]
+    pub fn owned_by(&self, owner: OwnerId) -> u32 {
+        self.owners.flows(owner)
+    }
+
+    /// Takes an owner's leave to have new flows: none is made once this has returned. Its TCP
+    /// flows live on until they end; all others count as gone, see [`Self::is_orphan`].
+    pub fn withdraw(&self, owner: OwnerId) {
+        let _ledger = self.lock();
+        self.owners.change(owner, Change::Withdraw);
+    }
+
+    /// Gives a withdrawn owner's number free for another. Nothing happens while
+    /// [`Self::owned_by`] is not 0.
+    pub fn reinstate(&self, owner: OwnerId) {
+        let _ledger = self.lock();
+        self.owners.change(owner, Change::Reinstate);
+    }
+
+    /// Whether an owner has been withdrawn.
+    #[must_use]
+    pub fn is_withdrawn(&self, owner: OwnerId) -> bool {
+        self.owners.is_withdrawn(owner)
+    }
+
+    /// Whether a flow counts as gone because its owner has been withdrawn. The end of a TCP
+    /// flow shows in its packets; any other ends with its socket.
+    #[must_use]
+    pub fn is_orphan(&self, flow: &Flow<K>) -> bool {
+        flow.owner != OwnerId::NOBODY
+            && flow.orig.proto() != Protocol::TCP
+            && self.is_withdrawn(flow.owner)
+    }
+
     /// All flows, each read whole; flows made or removed meanwhile may or may not appear.
     pub fn iter(&self) -> impl Iterator<Item = FlowSnapshot<K>> + '_ {
         let used = self.lock().unused;
@@ -353,7 +311,7 @@ impl<const K: usize> FlowTable<K> {
     }
 
     /// Looks at the next `budget` entries from `cursor` on and removes those whose time is
-    /// over, telling `gone` of each. Returns how many went. `cursor` wraps by itself. From nine
+    /// over and orphans, telling `gone` of each. Returns how many went. `cursor` wraps by itself. From nine
     /// tenths full on, handshakes have less time.
     pub fn expire(
         &self,
@@ -380,7 +338,7 @@ impl<const K: usize> FlowTable<K> {
             }
             let over = self
                 .snapshot_at(*cursor)
-                .filter(|s| s.expires_ns(&timeouts) <= now_ns);
+                .filter(|s| s.expires_ns(&timeouts) <= now_ns || self.is_orphan(&s.flow));
             *cursor += 1;
             if let Some(snapshot) = over.and_then(|s| self.remove(s.id, now_ns)) {
                 removed += 1;
@@ -430,5 +388,41 @@ impl Ledger {
     fn put(&mut self, idx: u32, now_ns: u64) {
         self.live -= 1;
         self.resting.push_back((idx, now_ns));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod models {
+    use super::*;
+    use crate::flow::Kind;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// Fails if either asks or changes the owner without the lock.
+    #[test]
+    fn no_flow_is_made_once_its_owner_is_withdrawn() {
+        loom::model(|| {
+            let owner = OwnerId(1);
+            let table = Arc::new(FlowTable::<1>::new(1, 1, 1));
+            let control = {
+                let table = Arc::clone(&table);
+                thread::spawn(move || {
+                    table.withdraw(owner);
+                    table.owned_by(owner)
+                })
+            };
+            let new = NewFlow {
+                orig: FlowKey([1]),
+                reply: FlowKey([2]),
+                kind: Kind::Connect,
+                generation: 1,
+                owner,
+            };
+            let made = table.insert(&new, 1).is_ok();
+            let seen = control.join().unwrap();
+            assert_eq!(seen, u32::from(made));
+            assert_eq!(table.owned_by(owner), seen);
+            assert!(table.is_withdrawn(owner));
+        });
     }
 }

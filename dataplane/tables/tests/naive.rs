@@ -4,10 +4,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use proptest::prelude::*;
 use tables::{
-    Direction, FlowKey, FlowState, FlowTable, Hit, InsertError, Kind, NewFlow, Side, Timeouts,
+    Direction, FlowKey, FlowState, FlowTable, Hit, InsertError, Kind, NewFlow, OwnerId, Side,
+    Timeouts,
 };
 use wire::{Endpoint, Protocol, TcpFlags, TcpHeader, Tuple};
 
@@ -30,23 +31,53 @@ fn new_flow(orig: u16, server: u8, reply: u16) -> NewFlow {
         reply: FlowKey::new(Side::Host, &reply),
         kind: Kind::Redirect,
         generation: 7,
+        owner: OwnerId::NOBODY,
     }
 }
 
+/// The highest owner of the table under test; the next one is a stranger.
+const OWNERS: u32 = 3;
+
 #[derive(Clone, Debug)]
 enum Op {
-    Insert { orig: u16, server: u8, reply: u16 },
-    Remove { nth: usize },
-    Lookup { orig: u16, server: u8 },
-    LookupReply { reply: u16 },
-    Wait { ns: u64 },
+    Insert {
+        orig: u16,
+        server: u8,
+        reply: u16,
+        owner: OwnerId,
+    },
+    Withdraw {
+        owner: OwnerId,
+    },
+    Reinstate {
+        owner: OwnerId,
+    },
+    Remove {
+        nth: usize,
+    },
+    Lookup {
+        orig: u16,
+        server: u8,
+    },
+    LookupReply {
+        reply: u16,
+    },
+    Wait {
+        ns: u64,
+    },
+}
+
+fn owner() -> impl Strategy<Value = OwnerId> {
+    (0..=OWNERS + 1).prop_map(OwnerId)
 }
 
 fn op() -> impl Strategy<Value = Op> {
     // Few names, so that clashes are common.
     prop_oneof![
-        4 => (0_u16..12, 0_u8..3, 0_u16..12)
-            .prop_map(|(orig, server, reply)| Op::Insert { orig, server, reply }),
+        4 => (0_u16..12, 0_u8..3, 0_u16..12, owner())
+            .prop_map(|(orig, server, reply, owner)| Op::Insert { orig, server, reply, owner }),
+        1 => owner().prop_map(|owner| Op::Withdraw { owner }),
+        1 => owner().prop_map(|owner| Op::Reinstate { owner }),
         3 => any::<usize>().prop_map(|nth| Op::Remove { nth }),
         3 => (0_u16..12, 0_u8..3).prop_map(|(orig, server)| Op::Lookup { orig, server }),
         2 => (0_u16..12).prop_map(|reply| Op::LookupReply { reply }),
@@ -61,16 +92,20 @@ proptest! {
     fn behaves_like_two_plain_maps(
         ops in proptest::collection::vec(op(), 1..120), capacity in 1_usize..12, seed: u64,
     ) {
-        let table = FlowTable::<2>::new(capacity, seed);
+        let table = FlowTable::<2>::new(capacity, OWNERS, seed);
         let mut live: Vec<(NewFlow, Hit)> = Vec::new();
         let mut by_key: HashMap<FlowKey, Direction> = HashMap::new();
+        let mut withdrawn: HashSet<OwnerId> = HashSet::new();
         let mut now_ns = 1;
         for op in ops {
             match op {
-                Op::Insert { orig, server, reply } => {
-                    let new = new_flow(orig, server, reply);
+                Op::Insert { orig, server, reply, owner } => {
+                    let new = NewFlow { owner, ..new_flow(orig, server, reply) };
+                    let may_own = owner.0 <= OWNERS && !withdrawn.contains(&owner);
                     match table.insert(&new, now_ns) {
                         Ok(hit) => {
+                            prop_assert!(may_own);
+                            prop_assert_eq!(hit.flow.owner, owner);
                             prop_assert!(!by_key.contains_key(&new.orig));
                             prop_assert!(!by_key.contains_key(&new.reply));
                             prop_assert!(live.iter().all(|(_, other)| other.id != hit.id));
@@ -85,6 +120,7 @@ proptest! {
                             prop_assert!(!by_key.contains_key(&new.orig));
                             prop_assert!(by_key.contains_key(&new.reply));
                         }
+                        Err(InsertError::OwnerGone) => prop_assert!(!may_own),
                         Err(InsertError::Full) => {
                             let counts = table.counts();
                             prop_assert_eq!(counts.free, 0);
@@ -101,6 +137,18 @@ proptest! {
                     by_key.remove(&new.reply);
                 }
                 Op::Remove { .. } => {}
+                Op::Withdraw { owner } => {
+                    table.withdraw(owner);
+                    if owner != OwnerId::NOBODY && owner.0 <= OWNERS {
+                        withdrawn.insert(owner);
+                    }
+                }
+                Op::Reinstate { owner } => {
+                    table.reinstate(owner);
+                    if live.iter().all(|(new, _)| new.owner != owner) {
+                        withdrawn.remove(&owner);
+                    }
+                }
                 Op::Lookup { orig, server } => {
                     let key = FlowKey::new(Side::Wire, &tuple(orig, server));
                     let want = live.iter().find(|(n, _)| n.orig == key).map(|(_, h)| h.id);
@@ -118,6 +166,12 @@ proptest! {
                 }
                 Op::Wait { ns } => now_ns += ns,
             }
+            for owner in (0..=OWNERS + 1).map(OwnerId) {
+                let own = live.iter().filter(|(new, _)| new.owner == owner).count();
+                let want = if owner == OwnerId::NOBODY { 0 } else { own };
+                prop_assert_eq!(table.owned_by(owner) as usize, want);
+                prop_assert_eq!(table.is_withdrawn(owner), withdrawn.contains(&owner));
+            }
             let counts = table.counts();
             prop_assert_eq!(counts.live, live.len());
             prop_assert_eq!(counts.live + counts.resting + counts.free, counts.capacity);
@@ -128,7 +182,7 @@ proptest! {
 
 #[test]
 fn a_full_table_keeps_every_live_flow_and_refuses_new_ones() {
-    let table = FlowTable::<2>::new(5000, 3);
+    let table = FlowTable::<2>::new(5000, 8, 3);
     for n in 0..5000 {
         table.insert(&new_flow(n, 1, n), 1).unwrap();
     }
@@ -145,7 +199,7 @@ fn a_full_table_keeps_every_live_flow_and_refuses_new_ones() {
 
 #[test]
 fn an_entry_rests_before_another_flow_gets_it() {
-    let table = FlowTable::<2>::new(1, 3);
+    let table = FlowTable::<2>::new(1, 8, 3);
     let old = table.insert(&new_flow(1, 1, 1), 1).unwrap();
     table.remove(old.id, 1000);
     assert_eq!(
@@ -170,7 +224,7 @@ fn segment(flags: u8, seq: u32) -> TcpHeader {
 #[test]
 fn flows_expire_by_their_state_both_directions_at_once() {
     const SECOND: u64 = 1_000_000_000;
-    let table = FlowTable::<2>::new(64, 3);
+    let table = FlowTable::<2>::new(64, 8, 3);
     let timeouts = Timeouts::default();
     let hits: Vec<Hit> = (0..3)
         .map(|n| table.insert(&new_flow(n, 1, n), SECOND).unwrap())
@@ -231,7 +285,7 @@ fn flows_expire_by_their_state_both_directions_at_once() {
 
 #[test]
 fn a_syn_reopens_what_is_over_and_nothing_else() {
-    let table = FlowTable::<2>::new(8, 3);
+    let table = FlowTable::<2>::new(8, 8, 3);
     let hit = table.insert(&new_flow(1, 1, 1), 1).unwrap();
     let reply = Hit {
         direction: Direction::Reply,
@@ -264,7 +318,7 @@ fn a_syn_reopens_what_is_over_and_nothing_else() {
 #[test]
 fn a_nearly_full_table_hurries_handshakes_and_nothing_else() {
     const SECOND: u64 = 1_000_000_000;
-    let table = FlowTable::<2>::new(10, 3);
+    let table = FlowTable::<2>::new(10, 8, 3);
     let hits: Vec<Hit> = (0..9)
         .map(|n| table.insert(&new_flow(n, 1, n), SECOND).unwrap())
         .collect();
@@ -307,7 +361,7 @@ fn a_nearly_full_table_hurries_handshakes_and_nothing_else() {
 #[test]
 fn racing_workers_end_with_one_flow_per_tuple() {
     const NAMES: u16 = 64;
-    let table = FlowTable::<2>::new(4096, 5);
+    let table = FlowTable::<2>::new(4096, 8, 5);
     let clock = AtomicU64::new(1);
     let made = AtomicU64::new(0);
     let removed = AtomicU64::new(0);
@@ -325,6 +379,7 @@ fn racing_workers_end_with_one_flow_per_tuple() {
                         }
                         Err(InsertError::Exists(hit)) => assert_eq!(hit.flow.orig, new.orig),
                         Err(InsertError::ReplyTaken) => panic!("reply names are apart"),
+                        Err(InsertError::OwnerGone) => panic!("nobody always has leave"),
                         Err(InsertError::Full) => {}
                     }
                 }

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
-use tables::{Lookup, RegisterError, Registration, RegistrationId, Registrations, Uses};
+use tables::{Lookup, OwnerId, RegisterError, Registration, RegistrationId, Registrations, Uses};
 use wire::{Endpoint, Protocol};
 
 fn local(n: u8) -> Endpoint {
@@ -28,6 +28,7 @@ fn registration() -> impl Strategy<Value = Registration> {
         Just(Uses::LISTEN),
         Just(Uses::CONNECT.with(Uses::LISTEN)),
         Just(Uses::ESTABLISHED),
+        Just(Uses::LISTEN.with(Uses::UNIDIR)),
     ];
     (
         0_u8..4,
@@ -35,13 +36,15 @@ fn registration() -> impl Strategy<Value = Registration> {
         proptest::option::of(0_u8..3),
         uses,
         any::<bool>(),
+        0..=OwnerId::MAX,
     )
-        .prop_map(|(own, other, toward, uses, udp)| Registration {
+        .prop_map(|(own, other, toward, uses, udp, owner)| Registration {
             proto: if udp { Protocol::UDP } else { Protocol::TCP },
             local: local(own),
             foreign: foreign(other),
             peer: toward.map(peer),
             uses,
+            owner: OwnerId(owner),
         })
 }
 
@@ -163,6 +166,7 @@ fn a_reader_never_misses_what_is_being_changed() {
         foreign: foreign(n),
         peer: None,
         uses: Uses::CONNECT,
+        owner: OwnerId(u32::from(n)),
     };
     let done = AtomicBool::new(false);
     let mut id = table.insert(&of(1)).unwrap();
@@ -195,4 +199,66 @@ fn a_reader_never_misses_what_is_being_changed() {
         assert!(found > 0, "{found} found, {busy} busy");
     });
     assert_eq!(table.counts(), (1, 64));
+}
+
+/// Several holders, and changes while they hold: no answer before the last lets go.
+#[test]
+fn readers_are_held_off_until_the_last_guard_goes() {
+    let table = Registrations::new(8, 9);
+    let of = |n| Registration {
+        proto: Protocol::UDP,
+        local: local(n),
+        foreign: foreign(n),
+        peer: None,
+        uses: Uses::LISTEN,
+        owner: OwnerId(1),
+    };
+    let ask = |n| table.reached(Protocol::UDP, peer(1), foreign(n));
+    let first = table.insert(&of(1)).unwrap();
+    let outer = table.hold();
+    assert_eq!(ask(1), Lookup::Busy);
+    let inner = table.hold();
+    table.insert(&of(2)).unwrap();
+    table.remove(first).unwrap();
+    assert_eq!(
+        (ask(1), ask(2), ask(3)),
+        (Lookup::Busy, Lookup::Busy, Lookup::Busy)
+    );
+    drop(outer);
+    let third = table.insert(&of(3)).unwrap();
+    assert_eq!(ask(2), Lookup::Busy);
+    drop(inner);
+    assert_eq!((ask(1), ask(2)), (Lookup::None, Lookup::Found(of(2))));
+    table.remove(third).unwrap();
+    assert_eq!(ask(3), Lookup::None);
+}
+
+#[test]
+fn what_a_registration_does_follows_from_its_uses() {
+    let of = |uses, proto, foreign| Registration {
+        proto,
+        local: local(1),
+        foreign,
+        peer: None,
+        uses,
+        owner: OwnerId(1),
+    };
+    let told = |uses, proto| {
+        let r = of(uses, proto, foreign(1));
+        (r.shows_foreign(), r.takes_foreign(), r.is_one_way())
+    };
+    let (tcp, udp) = (Protocol::TCP, Protocol::UDP);
+    let one_way = Uses::LISTEN.with(Uses::UNIDIR);
+    assert_eq!(told(Uses::default(), tcp), (false, false, false));
+    assert_eq!(told(Uses::CONNECT, tcp), (true, false, false));
+    assert_eq!(told(Uses::LISTEN, udp), (false, true, false));
+    // What is for datagrams alone is nothing for connections.
+    assert_eq!(told(Uses::ESTABLISHED, udp), (true, true, false));
+    assert_eq!(told(Uses::ESTABLISHED, tcp), (false, false, false));
+    assert_eq!(told(one_way, udp), (false, true, true));
+    assert_eq!(told(one_way, tcp), (false, true, false));
+    assert_eq!(told(Uses::UNIDIR, udp), (false, false, false));
+    let nowhere = Endpoint::new([0, 0, 0, 0].into(), 0);
+    let marked = of(Uses::CONNECT.with(Uses::LISTEN), udp, nowhere);
+    assert!(marked.is_mark_only() && !marked.shows_foreign() && !marked.takes_foreign());
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use lab::command::run;
 use lab::connection::connect;
 use lab::topology::{CLIENT, CLIENT_TWO, FW_DMZ, FW_INTER, FW_INTRA, SERVER, SERVER_TWO};
 use lab::{Behaviour, Capture, Config, Daemon, Lab, Link, Mode, Peer, Plan, Relay, Report, Web};
+use xtproxy_client::Registrar;
 
 /// Where the usual relay listens.
 pub const RELAY: SocketAddrV4 = SocketAddrV4::new(FW_INTRA, 50080);
@@ -31,6 +33,9 @@ pub const RULES: &str = "\
 -A PRintra -p tcp --dport 7000:7099 -j TPROXY --on-port 50080
 COMMIT
 ";
+
+/// Timeouts with which nothing is left soon after a connection has ended.
+pub const SHORT_ENDINGS: &str = "tcp_closed = 1\ntcp_transitory = 4";
 
 /// What to build.
 #[derive(Clone, Debug)]
@@ -99,6 +104,8 @@ pub struct Stage {
     pub client_link: Link,
     /// What may be seen on the server's wire.
     pub server_link: Link,
+    /// The only addresses that servers may see; `None`: any that is not hidden from them.
+    pub servers_see: Option<BTreeSet<Ipv4Addr>>,
     /// The lab.
     pub lab: Lab,
 }
@@ -160,6 +167,7 @@ impl Stage {
             relays,
             web,
             captures: Some(captures),
+            servers_see: None,
             lab,
         })
     }
@@ -199,6 +207,62 @@ impl Stage {
         services.get_or_insert_default().insert(endpoint);
     }
 
+    /// Servers may see these addresses and no other, in the whole test, the box's own neither.
+    pub fn servers_see_only(&mut self, addresses: &[Ipv4Addr]) {
+        self.server_link.hidden.clear();
+        self.servers_see = Some(addresses.iter().copied().collect());
+    }
+
+    /// Clients may see these ports of the server's first address too.
+    pub fn clients_see_ports(&mut self, ports: impl IntoIterator<Item = u16>) {
+        let servers = self.client_link.servers.get_or_insert_default();
+        servers.extend(ports.into_iter().map(server));
+    }
+
+    /// Clients may see this foreign endpoint too.
+    pub fn clients_see(&mut self, foreign: SocketAddrV4) {
+        self.client_link
+            .servers
+            .get_or_insert_default()
+            .insert(foreign);
+    }
+
+    /// Starts an example proxy with `options` on the firewall.
+    pub fn proxy(&mut self, program: &str, at: SocketAddrV4, options: &[&str]) -> Result<()> {
+        let proxy = Relay::start_as(&self.lab, program, at, options)?;
+        self.client_link.proxies.insert(at);
+        self.relays.push(proxy);
+        Ok(())
+    }
+
+    /// The registrations, as `xtproxy registrations` lists them.
+    pub fn registrations(&self) -> Result<Vec<serde_json::Value>> {
+        let document = self.daemon.json(&["registrations"])?;
+        let list = document["registrations"].as_array().cloned();
+        list.with_context(|| format!("no list of registrations: {document}"))
+    }
+
+    /// Waits until no registration is left, orphans neither.
+    pub fn registrations_end(&self) -> Result<()> {
+        let all = || self.registrations();
+        self.daemon
+            .wait_until("registrations end", |_| Ok(all()?.is_empty()))
+            .with_context(|| format!("{:?}", all()))
+    }
+
+    /// A program of the folder `programs`, compiled.
+    pub fn compile(&self, source: &str) -> Result<PathBuf> {
+        let rooms = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let path = rooms.join("tests/e2e/programs").join(source);
+        let include = rooms.join("control/capi/include");
+        lab::source::compile(&self.lab, &path, &include)
+    }
+
+    /// The raw interface to this stage's daemon.
+    pub fn registrar(&self) -> Result<Registrar> {
+        Ok(Registrar::connect_to(lab::daemon::runtime_dir(&self.lab))?)
+    }
+
     /// Every frame accounted for, every captured packet right.
     fn end(&mut self) -> Result<Reports> {
         // A test may end without a daemon, when that is its theme.
@@ -215,6 +279,10 @@ impl Stage {
         };
         reports.client.check()?;
         reports.server.check()?;
+        if let Some(only) = &self.servers_see {
+            let seen = reports.server.check_sources(only);
+            seen.context("on the server's wire")?;
+        }
         Ok(reports)
     }
 

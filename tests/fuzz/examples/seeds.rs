@@ -30,6 +30,13 @@ const RST: u8 = 4;
 const FROM_INTRA: u8 = 0;
 const FROM_STACK: u8 = 2;
 const SLOW_LANE: u8 = 3;
+/// Before the frame the first, second, third or fourth socket comes or goes.
+const CHANGE: [u8; 4] = [0x40, 0x48, 0x50, 0x58];
+
+/// Registered local endpoints, and the foreign one.
+const LISTENER: (Address, u16) = (OWN, 50_021);
+const CALLER: (Address, u16) = ([198, 51, 100, 1], 50_022);
+const FOREIGN: (Address, u16) = ([203, 0, 113, 5], 2121);
 
 fn ip(from: Address, to: Address) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
     PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(from, to, 64)
@@ -197,6 +204,45 @@ fn batches(put: Put<'_>) {
             syn(),
             wire(0, tcp(client, second, SYN, 7)),
             wire(1, tcp(client, second, ACK, 8)),
+        ]),
+    );
+    put(
+        "foreign-listen",
+        batch(&[
+            wire(0, tcp(client, FOREIGN, SYN, 1000)),
+            stack(0, tcp(LISTENER, client, SYN | ACK, 2000)),
+            wire(0, tcp(client, FOREIGN, ACK, 1001)),
+            (FROM_INTRA | CHANGE[0], 0, tcp(client, FOREIGN, ACK, 1006)),
+            stack(0, tcp(LISTENER, client, FIN_ACK, 2001)),
+            wire(0, tcp((CLIENT, 40_001), FOREIGN, SYN, 1)),
+        ]),
+    );
+    put(
+        "foreign-connect",
+        batch(&[
+            stack(0, tcp(CALLER, server, SYN, 1000)),
+            wire(0, tcp(server, client, SYN | ACK, 2000)),
+            stack(0, tcp(CALLER, server, ACK, 1001)),
+            syn(),
+            (FROM_STACK | CHANGE[2], 0, tcp(CALLER, server, ACK, 1006)),
+            stack(1, tcp(CALLER, server, SYN, 77_000)),
+            wire(0, tcp(server, CALLER, SYN, 5)),
+        ]),
+    );
+    put(
+        "foreign-datagrams",
+        batch(&[
+            wire(0, udp(client, FOREIGN)),
+            stack(0, udp(CALLER, client)),
+            wire(0, udp(client, FOREIGN)),
+            stack(0, udp(LISTENER, client)),
+            wire(0, udp(client, CALLER)),
+            (FROM_STACK | CHANGE[3], 0, udp(CALLER, client)),
+            (FROM_INTRA | CHANGE[1], 0, udp(client, FOREIGN)),
+            wire(
+                0,
+                error(CLIENT, FOREIGN.0, &udp(FOREIGN, client), usize::MAX),
+            ),
         ]),
     );
     put(

@@ -1,4 +1,5 @@
-//! Batches of frames go through a pipeline that redirects the web to a proxy.
+//! Batches of frames go through a pipeline that redirects the web to a proxy and where
+//! proxies' sockets are registered.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use pipeline::{
     RuleHits, SharedView, Verdict, View,
 };
 use policy::{Action, Policy, PortRange, Program, Rule, Test};
-use tables::{FlowTable, Kind};
-use wire::{Endpoint, Headers, MacAddr, Protocol, Transport};
+use tables::{FlowTable, Registrations};
+use wire::{Endpoint, Headers, MacAddr, Protocol, Transport, Tuple};
 
 use crate::frames::{Input, repair};
+use crate::sockets::{self, CALLER, LISTENER, Sockets};
 
-const OWN: [Ipv4Addr; 2] = [
+pub(crate) const OWN: [Ipv4Addr; 2] = [
     Ipv4Addr::new(192, 168, 1, 1),
     Ipv4Addr::new(198, 51, 100, 1),
 ];
@@ -26,17 +28,20 @@ const PORTS: [MacAddr; 2] = [
 const MARKS: Marks = Marks::new([0xa1, 0xb2, 0xc3]);
 const FLOWS: usize = 64;
 
-/// The input: frames, each with a byte that says where it comes from, one for the time since
-/// the last one, and two for its length.
+/// The input: frames, each with a byte that says where it comes from and whether a socket is
+/// registered or goes before it, one for the time since the last one, and two for its length.
 ///
 /// # Panics
 /// If a frame gets no verdict, a counter does not agree, or a frame would leave by a way that
 /// it must not take.
 pub fn batches(bytes: &[u8]) {
-    let flows = Arc::new(FlowTable::new(FLOWS, 7));
+    let flows = Arc::new(FlowTable::new(FLOWS, sockets::OWNERS, 7));
+    let registrations = Arc::new(Registrations::new(8, 7));
+    let mut registered = Sockets::open(&flows, &registrations);
     let counters = Arc::<Counters>::default();
     let mut pipeline = Pipeline::new(
         Arc::clone(&flows),
+        Arc::clone(&registrations),
         view(),
         Arc::clone(&counters),
         Arc::default(),
@@ -50,10 +55,15 @@ pub fn batches(bytes: &[u8]) {
     while !input.is_empty() {
         let [from, time, hi, lo] = input.take();
         let ingress = ingress(from);
-        if ingress != batch.ingress || batch.frames.len() == BATCH || time > 0 {
+        let is_change = from & 0x40 != 0;
+        let is_full = batch.frames.len() == BATCH;
+        if ingress != batch.ingress || is_full || time > 0 || is_change {
             came += batch.frames.len() as u64;
             batch.carry(&mut pipeline, now_ns, &flows);
             batch.ingress = ingress;
+        }
+        if is_change {
+            registered.toggle(usize::from(from >> 3 & 3), &flows, &registrations);
         }
         now_ns += u64::from(time) * 100_000_000;
         let mut frame = input
@@ -132,8 +142,9 @@ impl Batch {
         pipeline.process(self, ingress, now_ns, &mut verdicts);
         for (verdict, (before, after)) in verdicts.iter().zip(before.iter().zip(&self.frames)) {
             assert_ne!(*verdict, Verdict::Drop(DropReason::TxFull), "no verdict");
-            check(*verdict, ingress, before, after, flows);
+            check(*verdict, ingress, before, after, pipeline.counters());
         }
+        sockets::balance(flows);
         let counts = flows.counts();
         assert_eq!(counts.live + counts.resting + counts.free, counts.capacity);
         self.frames.clear();
@@ -145,7 +156,7 @@ fn from_stack(ingress: Ingress, frame: &[u8]) -> bool {
     ingress == Ingress::HostPort && matches!(MARKS.read(frame), Some(Mark::FromStack(_)))
 }
 
-fn check(verdict: Verdict, ingress: Ingress, before: &[u8], after: &[u8], flows: &FlowTable) {
+fn check(verdict: Verdict, ingress: Ingress, before: &[u8], after: &[u8], counters: &Counters) {
     let port = match verdict {
         Verdict::Drop(_) => return,
         Verdict::Host => {
@@ -163,13 +174,7 @@ fn check(verdict: Verdict, ingress: Ingress, before: &[u8], after: &[u8], flows:
     assert_eq!(headers.mac_src, PORTS[usize::from(port.0)]);
     assert_eq!(MARKS.read(after), None, "a mark on the wire");
     if from_stack(ingress, before) {
-        // Of a proxy's endpoint only what was addressed to it may show on the wire.
-        let shows = |end: Endpoint| end == PROXY && headers.tuple.proto == Protocol::TCP;
-        let local = flows.iter().any(|flow| flow.flow.kind == Kind::Local);
-        assert!(
-            !shows(headers.tuple.src) || local,
-            "untranslated: {headers:?}"
-        );
+        assert_translated(&headers.tuple, counters);
     } else {
         // Transit is not forwarded: what came from the wire goes back as a reset, or stays.
         let Transport::Tcp(tcp) = headers.transport else {
@@ -177,6 +182,21 @@ fn check(verdict: Verdict, ingress: Ingress, before: &[u8], after: &[u8], flows:
         };
         assert!(tcp.flags.any(wire::TcpFlags::RST));
     }
+}
+
+/// Of a taken endpoint only what was addressed to it, or a connection that it began when it was
+/// not registered, may show on the wire; of a socket that sends its datagrams from elsewhere,
+/// none ever does.
+fn assert_translated(leaves: &Tuple, counters: &Counters) {
+    let is_taken = match leaves.proto {
+        Protocol::TCP => [PROXY, LISTENER, CALLER].contains(&leaves.src),
+        Protocol::UDP => leaves.src == LISTENER,
+        _ => false,
+    };
+    let has_local_flows = counters.events(Event::Local) > 0;
+    assert!(!is_taken || has_local_flows, "untranslated: {leaves}");
+    let hides = leaves.proto == Protocol::UDP && leaves.src == CALLER;
+    assert!(!hides, "untranslated: {leaves}");
 }
 
 /// Every frame is counted once on its way in, and once on its way out or as dropped; a refused

@@ -10,6 +10,7 @@ mod frames;
 mod headers;
 mod request;
 mod ruleset;
+mod sockets;
 
 pub use batches::batches;
 pub use headers::headers;

@@ -9,7 +9,7 @@ use std::io::BufReader;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use etherparse::{Ipv4HeaderSlice, LinkSlice, NetSlice, SlicedPacket, TransportSlice};
 use pcap_file::pcap::PcapReader;
 
@@ -58,6 +58,8 @@ pub struct IcmpError {
 pub struct Report {
     /// Packets by kind.
     pub kinds: BTreeMap<&'static str, u64>,
+    /// IPv4 packets by source, of every protocol.
+    pub sources: BTreeMap<Ipv4Addr, u64>,
     /// TCP packets by source and destination.
     pub tcp: BTreeMap<(SocketAddrV4, SocketAddrV4), u64>,
     /// UDP packets by source and destination.
@@ -86,6 +88,17 @@ impl Report {
             self.violation_count,
             self.violations.join("\n  ")
         );
+    }
+
+    /// An error unless all IPv4 packets came from addresses in `only`.
+    pub fn check_sources(&self, only: &BTreeSet<Ipv4Addr>) -> Result<()> {
+        let others = self.sources.iter().filter(|(from, _)| !only.contains(from));
+        let others: Vec<_> = others.collect();
+        ensure!(
+            others.is_empty(),
+            "packets came from others than {only:?}: {others:?}"
+        );
+        Ok(())
     }
 
     /// Counts a packet of which there is nothing more to judge.
@@ -149,6 +162,7 @@ fn judge(frame: &[u8], link: &Link, report: &mut Report) -> Result<(), String> {
         return Err("has a bad IPv4 header checksum".into());
     }
     let (from, to) = (header.source_addr(), header.destination_addr());
+    *report.sources.entry(from).or_default() += 1;
     if link.hidden.contains(&from) {
         return Err(format!("shows {from}, which this side must not see"));
     }

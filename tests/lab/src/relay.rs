@@ -1,4 +1,4 @@
-//! The project's example proxy, on the firewall.
+//! The project's example proxies, on the firewall.
 
 use std::net::SocketAddrV4;
 use std::thread;
@@ -10,7 +10,7 @@ use crate::command::built;
 use crate::program::{PATIENCE, Program};
 use crate::topology::Lab;
 
-/// A running relay.
+/// A running relay, or another of the examples with the same manners.
 #[derive(Debug)]
 pub struct Relay {
     /// Where it listens.
@@ -21,10 +21,20 @@ pub struct Relay {
 impl Relay {
     /// Starts a relay at `address` of the firewall and waits until it listens.
     pub fn start(lab: &Lab, address: SocketAddrV4) -> Result<Self> {
-        let mut command = lab.fw.command(built("examples/relay")?);
+        Self::start_as(lab, "relay", address, &[])
+    }
+
+    /// The same of the example `program`, with more `options`.
+    pub fn start_as(
+        lab: &Lab,
+        program: &str,
+        address: SocketAddrV4,
+        options: &[&str],
+    ) -> Result<Self> {
+        let mut command = lab.fw.command(built(&format!("examples/{program}"))?);
         command.args(["--listen", &address.to_string(), "--runtime-dir"]);
-        command.arg(lab.dir().join("run"));
-        let name = format!("relay-{}-{}", address.ip(), address.port());
+        command.arg(lab.dir().join("run")).args(options);
+        let name = format!("{program}-{}-{}", address.ip(), address.port());
         let mut relay = Relay {
             address,
             program: Program::start(lab.dir(), &name, command)?,

@@ -3,7 +3,7 @@
 use std::thread;
 
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
-use xdp_prog::{Error, Mode, detach_stale, stale};
+use xdp_prog::{Endpoints, Error, Mode, SocketWatch, detach_stale, stale};
 
 use crate::netns::isolated;
 use crate::{GENERIC, NATIVE, attach, names, veth};
@@ -45,6 +45,21 @@ fn without_cap_sys_admin_nobody_is_told_that_nothing_is_there() {
     });
 }
 
+#[test]
+fn without_privilege_neither_endpoints_nor_sockets_are_watched_over() {
+    for held in [
+        CapabilitySet::empty(),
+        CapabilitySet::NET_ADMIN | CapabilitySet::BPF | CapabilitySet::PERFMON,
+    ] {
+        let error = with(held, || SocketWatch::attach(1).err());
+        let error = error.expect("watching sockets needs privilege");
+        assert!(matches!(error, Error::Permission { .. }), "{error:?}");
+    }
+    let error = with(CapabilitySet::empty(), || Endpoints::create(1).err());
+    let error = error.expect("making a map needs privilege");
+    assert!(matches!(error, Error::Permission { .. }), "{error:?}");
+}
+
 /// The bounding set of the unit that users start from.
 fn of_the_example_unit() -> CapabilitySet {
     let unit = include_str!("../../../docs/examples/xtproxyd.service");
@@ -71,6 +86,8 @@ fn the_example_unit_has_the_capabilities_of_a_second_start_and_a_detach() {
             }
             assert_eq!(names(&detach_stale(nic).unwrap()), NATIVE);
             assert!(stale(nic).unwrap().is_empty());
+            Endpoints::create(1).unwrap();
+            SocketWatch::attach(1).unwrap();
         });
     });
 }

@@ -51,9 +51,16 @@ pub(crate) fn status(out: &mut impl Write, status: &Status) -> io::Result<()> {
             "flows",
             format!("{} of at most {}", status.flows, status.flows_max),
         ),
+        (
+            "registered",
+            format!(
+                "{} of at most {}",
+                status.registrations, status.registrations_max
+            ),
+        ),
     ];
     for (name, value) in facts {
-        writeln!(out, "{name:<11}{value}")?;
+        writeln!(out, "{name:<12}{value}")?;
     }
     writeln!(out, "\n{}", ports(&status.ports))?;
     if !status.changes.is_empty() {

@@ -2,6 +2,7 @@
 
 mod flows;
 mod machine;
+mod registrations;
 mod rules;
 mod stats;
 mod words;
@@ -10,6 +11,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 pub(crate) use flows::FlowTable;
 pub(crate) use machine::{ports, status};
+pub(crate) use registrations::{registration, registrations};
 pub(crate) use rules::rules;
 pub(crate) use stats::stats;
 

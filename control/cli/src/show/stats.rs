@@ -37,6 +37,12 @@ pub(crate) fn stats(out: &mut impl Write, stats: &Stats, all: bool) -> io::Resul
         vec![("FLOWS".into(), &stats.flows)],
         true,
     )?;
+    columns(
+        out,
+        "REGISTRATIONS",
+        vec![("COUNT".into(), &stats.registrations)],
+        true,
+    )?;
     drops(out, &stats.drops, all)?;
     stats
         .examples

@@ -4,10 +4,13 @@
 //! byte; a side that resets makes the other side reset.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::sleep;
 
 /// Bytes in flight for each direction.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -22,16 +25,27 @@ pub(crate) struct Ended {
     pub(crate) error: Option<io::Error>,
 }
 
-/// Copies until both sides have closed or one has broken.
-pub(crate) async fn copy_both(mut client: TcpStream, mut server: TcpStream) -> Ended {
-    let (mut up, mut down) = (0, 0);
+/// Copies until both sides have closed, one has broken, or nothing has moved either way for
+/// as long as `idle`.
+pub(crate) async fn copy_both(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    idle: Option<Duration>,
+) -> Ended {
+    let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
     let done = {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
-        tokio::try_join!(
-            copy(client_read, server_write, &mut up),
-            copy(server_read, client_write, &mut down),
-        )
+        let copying = async {
+            tokio::try_join!(
+                copy(client_read, server_write, &up),
+                copy(server_read, client_write, &down),
+            )
+        };
+        tokio::select! {
+            done = copying => done,
+            error = silence(idle, &up, &down) => Err(error),
+        }
     };
     let error = done.err();
     if error.is_some() {
@@ -39,10 +53,11 @@ pub(crate) async fn copy_both(mut client: TcpStream, mut server: TcpStream) -> E
         let _ = client.set_zero_linger();
         let _ = server.set_zero_linger();
     }
+    let (up, down) = (up.into_inner(), down.into_inner());
     Ended { up, down, error }
 }
 
-async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, bytes: &mut u64) -> io::Result<()> {
+async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, bytes: &AtomicU64) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let read = from.read(&mut buffer).await?;
@@ -55,7 +70,24 @@ async fn copy(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, bytes: &mut u64) ->
             written = to.write_all(&buffer[..read]) => written?,
             error = broken(&from) => return Err(error),
         }
-        *bytes += read as u64;
+        bytes.fetch_add(read as u64, Ordering::Relaxed);
+    }
+}
+
+/// Ends when no byte has moved for this long, or never.
+async fn silence(idle: Option<Duration>, up: &AtomicU64, down: &AtomicU64) -> io::Error {
+    let Some(idle) = idle else {
+        return std::future::pending().await;
+    };
+    let moved = || up.load(Ordering::Relaxed) + down.load(Ordering::Relaxed);
+    let mut before = moved();
+    loop {
+        sleep(idle).await;
+        let now = moved();
+        if now == before {
+            return io::Error::new(io::ErrorKind::TimedOut, "nothing has moved for too long");
+        }
+        before = now;
     }
 }
 

@@ -1,8 +1,10 @@
 //! A small transparent TCP relay: every redirected connection goes on to where its
 //! client wanted to go, and the bytes pass as they are.
 //!
-//! `relay --listen 10.1.0.1:3128` beside a rule `-j TPROXY --on-port 3128`.
+//! `relay --listen 10.1.0.1:3128` beside a rule `-j TPROXY --on-port 3128`. With `--as-client`
+//! a web server behind it sees and logs its clients instead of the relay.
 
+mod accept;
 mod copy;
 
 use std::net::SocketAddr;
@@ -12,17 +14,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tracing::{info, warn};
-use xtproxy_client::{AsyncClient, OriginalDestination};
+use xtproxy_client::asynchronous::foreign_connect;
+use xtproxy_client::{AsyncClient, OriginalDestination, Registrar};
 
+use crate::accept::Acceptor;
 use crate::copy::{Ended, copy_both};
-
-/// How many connections may wait to be accepted.
-const BACKLOG: u32 = 1024;
 
 /// Relays redirected TCP connections to where their clients wanted to go.
 #[derive(Parser)]
@@ -30,6 +29,12 @@ struct Arguments {
     /// Where to listen: the address and port that the rules redirect to.
     #[arg(long, value_name = "ADDR:PORT")]
     listen: SocketAddr,
+    /// Connect onward with the client's address, and a port that xtproxy chooses.
+    #[arg(long)]
+    as_client: bool,
+    /// Connect onward with the client's address and port.
+    #[arg(long, conflicts_with = "as_client")]
+    as_client_port: bool,
     /// The daemon's runtime directory.
     #[arg(long, value_name = "DIR", default_value_os_t = xtproxy_client::runtime_dir())]
     runtime_dir: PathBuf,
@@ -46,6 +51,14 @@ struct Relay {
     client: AsyncClient,
     listening: SocketAddr,
     connect_timeout: Duration,
+    /// `None`: the relay goes on as itself.
+    in_name_of_client: Option<Impersonation>,
+}
+
+/// How to go on in the client's name.
+struct Impersonation {
+    registrar: Registrar,
+    with_port: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -65,62 +78,27 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let mut terminate = signal(SignalKind::terminate())?;
     let client = AsyncClient::connect_to(&arguments.runtime_dir).await?;
-    let listener = listen(arguments.listen).map_err(|e| format!("{}: {e}", arguments.listen))?;
+    let (address, with_port) = (arguments.as_client, arguments.as_client_port);
+    let in_name_of_client = match address || with_port {
+        true => Some(Impersonation {
+            registrar: Registrar::connect_to(&arguments.runtime_dir)?,
+            with_port,
+        }),
+        false => None,
+    };
+    let acceptor = Acceptor::listen(arguments.listen)?;
     let relay = Arc::new(Relay {
         client,
-        listening: listener.local_addr()?,
+        in_name_of_client,
+        listening: acceptor.local_addr()?,
         connect_timeout: Duration::from_secs(arguments.connect_timeout),
     });
     info!("listening on {}", relay.listening);
-    let mut connections = JoinSet::new();
-    accept_until(&mut terminate, listener, &relay, &mut connections).await;
-    info!("draining {} connections", connections.len());
-    let drained = async { while connections.join_next().await.is_some() {} };
-    tokio::select! {
-        done = timeout(Duration::from_secs(arguments.drain_timeout), drained) => match done {
-            Ok(()) => info!("drained"),
-            Err(_) => warn!("cut off what was not finished in time"),
-        },
-        _ = terminate.recv() => warn!("cut off by a second SIGTERM"),
-    }
+    let drain_time = Duration::from_secs(arguments.drain_timeout);
+    let serve = |stream, peer, _| Arc::clone(&relay).serve(stream, peer);
+    acceptor.run(drain_time, serve).await;
     Ok(())
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-async fn accept_until(
-    stop: &mut Signal,
-    listener: TcpListener,
-    relay: &Arc<Relay>,
-    connections: &mut JoinSet<()>,
-) {
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => {
-                    connections.spawn(Arc::clone(relay).serve(stream, peer));
-                }
-                Err(error) => {
-                    // No file descriptor left, most likely: let some connection end first.
-                    warn!("accept: {error}");
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
-            Some(_) = connections.join_next() => {}
-            _ = stop.recv() => return,
-        }
-    }
 }
 
 impl Relay {
@@ -140,7 +118,7 @@ impl Relay {
             destination,
         } = original;
         let via = accepted.local_addr().unwrap_or(self.listening);
-        let Ended { up, down, error } = copy_both(accepted, onward).await;
+        let Ended { up, down, error } = copy_both(accepted, onward, None).await;
         let end = error.map_or_else(|| "done".to_owned(), |e| format!("aborted: {e}"));
         let ms = begun.elapsed().as_millis();
         info!("{source} -> {destination} via {via}: {up} bytes up, {down} down, {ms} ms, {end}");
@@ -156,13 +134,36 @@ impl Relay {
         if wanted == self.listening || Some(wanted) == accepted.local_addr().ok() {
             return Err(format!("{wanted} is this relay: going on would loop").into());
         }
-        let connecting = timeout(self.connect_timeout, TcpStream::connect(wanted));
-        let onward = connecting
-            .await
-            .map_err(|_| format!("{wanted} does not accept in time"))?
-            .map_err(|e| format!("{wanted}: {e}"))?;
+        let onward = match &self.in_name_of_client {
+            None => timeout(self.connect_timeout, TcpStream::connect(wanted))
+                .await
+                .map_err(|_| format!("{wanted} does not accept in time"))?
+                .map_err(|e| format!("{wanted}: {e}"))?,
+            Some(as_client) => {
+                let onward = as_client.connect(original, self.connect_timeout);
+                onward.await.map_err(|e| format!("{wanted}: {e}"))?
+            }
+        };
         accepted.set_nodelay(true)?;
         onward.set_nodelay(true)?;
         Ok((original, onward))
+    }
+}
+
+impl Impersonation {
+    async fn connect(
+        &self,
+        original: OriginalDestination,
+        patience: Duration,
+    ) -> Result<TcpStream, Box<dyn std::error::Error + Send + Sync>> {
+        let (SocketAddr::V4(mut client), SocketAddr::V4(wanted)) =
+            (original.source, original.destination)
+        else {
+            return Err("only IPv4 can be reached in the client's name".into());
+        };
+        if !self.with_port {
+            client.set_port(0);
+        }
+        Ok(foreign_connect(&self.registrar, client, wanted, None, patience).await?)
     }
 }

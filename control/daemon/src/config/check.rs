@@ -8,6 +8,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::error::Fault;
+use super::grants::grant;
 use super::text::{ConfigFile, LimitsTable, PortTable, TimeoutsTable};
 use super::zones::{management, zone_of, zones};
 use super::{Config, Limits, Port, RUNTIME_DIR, Timeouts, Zone};
@@ -15,6 +16,7 @@ use super::{Config, Limits, Port, RUNTIME_DIR, Timeouts, Zone};
 const PORTS_MAX: usize = 32;
 const NAME_MAX: usize = 15;
 const FLOWS: RangeInclusive<i64> = 1024..=16_777_216;
+const REGISTRATIONS: RangeInclusive<i64> = 16..=1_048_576;
 const FRAMES: RangeInclusive<i64> = 1024..=262_144;
 const HOST_PORT: &str = "xtp0";
 /// What the dataplane's side of the host port has behind its name.
@@ -38,6 +40,11 @@ pub fn check(file: ConfigFile, path: &Path, cores: &[usize]) -> Result<Config, F
             .collect::<Result<_, _>>()?,
         ports,
         zones,
+        grants: file
+            .grant
+            .into_iter()
+            .map(grant)
+            .collect::<Result<_, _>>()?,
         limits: limits(&file.limits)?,
         timeouts: timeouts(&file.timeouts),
         warnings: Vec::new(),
@@ -198,6 +205,9 @@ fn limits(given: &LimitsTable) -> Result<Limits, Fault> {
     let mut limits = Limits::default();
     if let Some(flows) = &given.flows {
         limits.flows = ranged(flows, "flows", &FLOWS)?;
+    }
+    if let Some(registrations) = &given.registrations {
+        limits.registrations = ranged(registrations, "registrations", &REGISTRATIONS)?;
     }
     if let Some(frames) = &given.frames_per_worker {
         limits.frames_per_worker = ranged(frames, "frames_per_worker", &FRAMES)?;

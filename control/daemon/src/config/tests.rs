@@ -3,7 +3,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Config, ConfigError, Mode, OnExit, Proto};
+use super::{Config, ConfigError, Mode, OnExit, Proto, Whom};
 
 const CORES: [usize; 3] = [0, 1, 5];
 const PORT: &str = "[[port]]\ninterface = \"eth1\"\n";
@@ -39,8 +39,15 @@ port  = 22
 networks = ["10.1.0.0/16"]
 proto = "udp"
 port  = 161
+[[grant]]
+user = 1000
+foreign = ["0.0.0.0/0"]
+[[grant]]
+group = "daemon"
+foreign = ["192.168.1.0/24", "198.51.100.7/32"]
 [limits]
 flows = 4096
+registrations = 64
 frames_per_worker = 1024
 [timeouts]
 tcp_established = "3h"
@@ -81,6 +88,11 @@ fn everything_that_can_be_said() {
         (config.limits.flows, config.limits.frames_per_worker),
         (4096, 1024)
     );
+    assert_eq!(config.limits.registrations, 64);
+    // A group that every Debian has, with this number.
+    let whom = config.grants.iter().map(|grant| grant.whom);
+    assert!(whom.eq([Whom::User(1000), Whom::Group(1)]));
+    assert_eq!(config.grants[1].foreign[1].to_string(), "198.51.100.7/32");
     let timeouts = config.timeouts;
     let seconds = [
         timeouts.tcp_established,
@@ -218,6 +230,16 @@ const WRONG_BEHIND: &[&str] = &[
     "[zone.a]\nnetworks = [\"10.0.0.0/8\"]\n[zone.b]\nnetworks = [\"10.0.0.0/8\"]",
     "[zone.intra]\nnetwork = []",
     "[[management]]\nproto = \"tcp\"\nport = 22",
+    "[[grant]]\nforeign = [\"0.0.0.0/0\"]",
+    "[[grant]]\nuser = \"nobody-has-this-name\"\nforeign = [\"0.0.0.0/0\"]",
+    "[[grant]]\ngroup = \"nobody-has-this-name\"\nforeign = [\"0.0.0.0/0\"]",
+    "[[grant]]\nuser = -1\nforeign = [\"0.0.0.0/0\"]",
+    "[[grant]]\nuser = 4294967295\nforeign = [\"0.0.0.0/0\"]",
+    "[[grant]]\nuser = 1\ngroup = 1\nforeign = [\"0.0.0.0/0\"]",
+    "[[grant]]\nuser = 1\nforeign = []",
+    "[[grant]]\nuser = 1",
+    "[[grant]]\nuser = 1\nforeign = [\"10.0.0.1\"]",
+    "[limits]\nregistrations = 1",
     "[[management]]\nnetworks = []\nproto = \"tcp\"\nport = 22",
     "[[management]]\nnetworks = [\"10.0.0.0/8\"]\nproto = \"sctp\"\nport = 22",
     "[[management]]\nnetworks = [\"10.0.0.0/8\"]\nproto = \"tcp\"",

@@ -28,6 +28,7 @@ pub struct ConfigFile {
     pub port: Vec<Spanned<PortTable>>,
     pub zone: BTreeMap<String, ZoneTable>,
     pub management: Vec<Spanned<ManagementTable>>,
+    pub grant: Vec<Spanned<GrantTable>>,
     pub limits: LimitsTable,
     pub timeouts: TimeoutsTable,
 }
@@ -56,10 +57,53 @@ pub struct ManagementTable {
     pub port: Spanned<i64>,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantTable {
+    pub user: Option<Spanned<NameOrNumber>>,
+    pub group: Option<Spanned<NameOrNumber>>,
+    pub foreign: Spanned<Vec<Spanned<String>>>,
+}
+
+/// A user or group as an administrator writes it.
+#[derive(Clone, Debug)]
+pub enum NameOrNumber {
+    Name(String),
+    Number(u32),
+}
+
+impl<'de> Deserialize<'de> for NameOrNumber {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = NameOrNumber;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name or a number")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<NameOrNumber, E> {
+                // The greatest of all means "nobody" to the kernel.
+                let known = u32::try_from(number).ok().filter(|n| *n != u32::MAX);
+                let known = known.ok_or_else(|| {
+                    E::custom(format!("{number} is no number of a user or group"))
+                })?;
+                Ok(NameOrNumber::Number(known))
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<NameOrNumber, E> {
+                Ok(NameOrNumber::Name(name.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsTable {
     pub flows: Option<Spanned<i64>>,
+    pub registrations: Option<Spanned<i64>>,
     pub frames_per_worker: Option<Spanned<i64>>,
 }
 

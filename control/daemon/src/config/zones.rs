@@ -17,7 +17,7 @@ pub fn zones(tables: BTreeMap<String, ZoneTable>) -> Result<BTreeMap<String, Zon
     for (name, table) in tables {
         let mut zone = Zone::default();
         for given in &table.networks {
-            let network = network(given)?;
+            let network = network(given, "networks")?;
             match owners.insert(network, name.clone()) {
                 Some(other) if other == name => {
                     return Err(twice(given.span(), network, &name));
@@ -42,9 +42,10 @@ fn twice(span: Range<usize>, network: Ipv4Net, place: &str) -> Fault {
     Fault::new(span, format!("network {network} is twice in {place}"))
 }
 
-fn network(given: &Spanned<String>) -> Result<Ipv4Net, Fault> {
+/// A network that the key `key` names.
+pub fn network(given: &Spanned<String>, key: &str) -> Result<Ipv4Net, Fault> {
     let text = given.get_ref();
-    let refuse = |reason: String| Fault::new(given.span(), format!("networks: {reason}"));
+    let refuse = |reason: String| Fault::new(given.span(), format!("{key}: {reason}"));
     let network: Ipv4Net = text.parse().map_err(|_| {
         refuse(match text.parse::<std::net::Ipv4Addr>() {
             Ok(addr) => format!("{text} has no prefix length; write {addr}/32 for one address"),
@@ -131,7 +132,7 @@ fn management_networks(list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<Ipv4N
     let mut seen = BTreeSet::new();
     let mut networks = Vec::new();
     for given in list.get_ref() {
-        let network = network(given)?;
+        let network = network(given, "networks")?;
         if !seen.insert(network) {
             return Err(twice(given.span(), network, "this entry"));
         }

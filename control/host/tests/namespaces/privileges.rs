@@ -35,7 +35,7 @@ fn what_is_missing_is_named() {
     };
     assert_eq!(
         without(CapabilitySet::all(), require_privileges),
-        says("CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN")
+        says("CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_SYS_PTRACE")
     );
     assert_eq!(
         without(CapabilitySet::NET_ADMIN, require_privileges),
@@ -44,6 +44,10 @@ fn what_is_missing_is_named() {
     assert_eq!(
         without(CapabilitySet::SYS_ADMIN, require_privileges),
         says("CAP_SYS_ADMIN")
+    );
+    assert_eq!(
+        without(CapabilitySet::SYS_PTRACE, require_privileges),
+        says("CAP_SYS_PTRACE")
     );
     assert_eq!(
         without(CapabilitySet::NET_RAW, check_kernel),

@@ -1,5 +1,7 @@
 //! Random batches in random surroundings.
 
+mod sockets;
+
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
@@ -7,11 +9,13 @@ use pipeline::{DropReason, Event, Ingress, PortId, Verdict};
 use policy::{Rule, RuleId};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use tables::{Flow, FlowKey, FlowSnapshot, Kind, Side};
+use tables::{Flow, FlowKey, FlowSnapshot, Kind, Lookup, OwnerId, Side, Uses};
 use wire::{Endpoint, Headers, Protocol, Transport, Tuple};
 
 use crate::fixture::firewall::{on_slow_lane, on_stack, on_wire};
 use crate::fixture::*;
+
+use sockets::{OWNERS, Sockets, registrations, uses};
 
 /// By which way a frame comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +39,9 @@ struct Made {
 enum Step {
     Batch(bool, Vec<Made>),
     Commit(usize),
+    Register(usize),
+    Flags(usize, Uses),
+    Withdraw(usize),
     Wait(u64),
     Expire,
 }
@@ -55,6 +62,14 @@ fn tuple() -> impl Strategy<Value = Tuple> {
         (PROXY2, CLIENT),
         (PROXY, SERVER),
         (SERVER, PROXY),
+        (CLIENT, FOREIGN),
+        (CLIENT, LISTENER),
+        (LISTENER, CLIENT),
+        (CALLER, SERVER),
+        (CALLER, SERVER2),
+        (SERVER, CALLER),
+        (SERVER, CLIENT),
+        (CALLER, CLIENT),
     ]);
     prop_oneof![3 => usual, 1 => (endpoint(), endpoint())]
         .prop_map(|(src, dst)| tcp_tuple(src, dst))
@@ -83,7 +98,7 @@ fn packet() -> impl Strategy<Value = Vec<u8>> {
     let ping = tuple().prop_map(|t| echo(t.src.addr, t.dst.addr));
     let error = (tuple(), segment(), 20..60_usize)
         .prop_map(|(t, about, kept)| icmp_error(t.src.addr, t.dst.addr, &about, kept));
-    prop_oneof![8 => segment(), 2 => datagram, 1 => ping, 2 => error]
+    prop_oneof![8 => segment(), 4 => datagram, 1 => ping, 2 => error]
 }
 
 fn made(host_port: bool) -> impl Strategy<Value = Made> {
@@ -140,6 +155,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => batch,
         2 => (0..rulesets().len()).prop_map(Step::Commit),
+        4 => (0..registrations().len()).prop_map(Step::Register),
+        2 => (any::<usize>(), uses()).prop_map(|(nth, uses)| Step::Flags(nth, uses)),
+        2 => any::<usize>().prop_map(Step::Withdraw),
         1 => (0..200 * SECOND).prop_map(Step::Wait),
         1 => Just(Step::Expire),
     ]
@@ -158,6 +176,29 @@ fn rulesets() -> Vec<Vec<Rule>> {
         }],
         Vec::new(),
     ]
+}
+
+/// Frames that the stack had better send translated: not those that go on with a connection
+/// that it began as itself.
+fn must_show_foreign(fw: &Firewall, made: &Made) -> bool {
+    let Ok(headers) = Headers::parse(&made.frame) else {
+        return false;
+    };
+    let begins = match headers.transport {
+        Transport::Tcp(tcp) => tcp.flags.opens(),
+        Transport::Udp => true,
+        Transport::Icmp(_) | Transport::Other => return false,
+    };
+    let tuple = headers.tuple;
+    let registered = fw.registrations.owner(tuple.proto, tuple.src, tuple.dst);
+    let Lookup::Found(own) = registered else {
+        return false;
+    };
+    let key = FlowKey::new(Side::Host, &tuple);
+    let began_as_itself = fw.flows.lookup(&key).is_some_and(|hit| {
+        tuple.proto == Protocol::TCP && hit.flow.kind == Kind::Local && hit.flow.orig == key
+    });
+    made.way == Way::Stack && begins && own.shows_foreign() && !began_as_itself
 }
 
 fn is_own(addr: Ipv4Addr) -> bool {
@@ -181,7 +222,15 @@ fn exits(fw: &Firewall) -> Exits {
 }
 
 fn flows_made(fw: &Firewall) -> u64 {
-    fw.counters.events(Event::Local) + fw.counters.events(Event::Redirected)
+    let made = [
+        Event::Local,
+        Event::Redirected,
+        Event::Listened,
+        Event::Connected,
+    ];
+    made.into_iter()
+        .map(|event| fw.counters.events(event))
+        .sum()
 }
 
 fn run_batch(fw: &mut Firewall, host_port: bool, frames: &[Made]) -> Result<(), TestCaseError> {
@@ -193,6 +242,7 @@ fn run_batch(fw: &mut Firewall, host_port: bool, frames: &[Made]) -> Result<(), 
         Ingress::Port(port)
     };
     let old: HashSet<_> = fw.flows.iter().map(|seen| seen.id).collect();
+    let foreign: Vec<bool> = frames.iter().map(|m| must_show_foreign(fw, m)).collect();
     let (mut exits_seen, made_before) = (exits(fw), flows_made(fw));
     let outcomes = fw.batch(ingress, frames.iter().map(|m| m.frame.clone()).collect());
     exits_seen.extend(exits(fw));
@@ -200,6 +250,12 @@ fn run_batch(fw: &mut Firewall, host_port: bool, frames: &[Made]) -> Result<(), 
     // A flow that came and went within the batch is in neither reading.
     let exits = (flows_made(fw) - made_before == new.count() as u64).then_some(exits_seen);
 
+    for (outcome, must) in std::iter::zip(&outcomes, foreign) {
+        if let (Verdict::Wire(_), true) = (outcome.verdict, must) {
+            let left = Headers::parse(&outcome.frame).unwrap().tuple;
+            prop_assert!(!is_own(left.src.addr), "untranslated: {left}");
+        }
+    }
     for (made, outcome) in std::iter::zip(frames, &outcomes) {
         check(made, outcome, exits.as_ref())?;
         // A refused mutation may have had a bad checksum all along.
@@ -271,26 +327,43 @@ fn check_flows(fw: &Firewall) -> Result<(), TestCaseError> {
         let (from, to) = (seen.flow.orig.tuple(), seen.flow.reply.tuple().reversed());
         match seen.flow.kind {
             Kind::Local => prop_assert_eq!(from.dst, to.dst),
+            Kind::Listen => {
+                prop_assert!(!is_own(from.dst.addr) && is_own(to.dst.addr));
+                prop_assert_ne!(seen.flow.owner, OwnerId::NOBODY);
+            }
+            Kind::Connect => {
+                prop_assert!(is_own(from.src.addr) && !is_own(to.src.addr));
+                prop_assert_eq!(from.dst, to.dst);
+                prop_assert_ne!(seen.flow.owner, OwnerId::NOBODY);
+            }
             Kind::Redirect => prop_assert_ne!(from.dst, to.dst),
         }
         let proto = from.proto;
         prop_assert!(matches!(proto, Protocol::TCP | Protocol::UDP));
     }
     prop_assert_eq!(keys.len(), 2 * fw.flows.counts().live);
+    for owner in (1..=OWNERS).map(OwnerId) {
+        let own = fw.flows.iter().filter(|seen| seen.flow.owner == owner);
+        prop_assert_eq!(fw.flows.owned_by(owner) as usize, own.count());
+    }
     Ok(())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn nothing_leaves_untranslated_and_no_frame_is_lost(steps in proptest::collection::vec(step(), 1..24)) {
+    fn nothing_leaves_untranslated_and_no_frame_is_lost(steps in proptest::collection::vec(step(), 1..32)) {
         let mut fw = Firewall::of(Setting { capacity: 24, ..Setting::default() });
+        let mut sockets = Sockets::default();
         for step in &steps {
             match step {
                 // The fixture holds the verdicts against the counters.
                 Step::Batch(host_port, frames) => run_batch(&mut fw, *host_port, frames)?,
                 Step::Commit(at) => fw.commit(rulesets().swap_remove(*at)),
+                Step::Register(at) => sockets.register(&fw, registrations().swap_remove(*at)),
+                Step::Flags(nth, uses) => sockets.flags(&fw, *nth, *uses),
+                Step::Withdraw(nth) => sockets.withdraw(&fw, *nth),
                 Step::Wait(ns) => fw.now_ns += ns,
                 Step::Expire => {
                     let mut cursor = 0;

@@ -24,6 +24,14 @@ fn by_wire(fw: Firewall, frame: Vec<u8>) -> Case {
     }
 }
 
+fn by_stack(fw: Firewall, frame: Vec<u8>) -> Case {
+    Case {
+        fw,
+        ingress: Ingress::HostPort,
+        frame: on_stack(INTER, frame),
+    }
+}
+
 /// A redirected SYN with one byte changed.
 fn damaged(at: usize, value: u8) -> Case {
     let mut frame = syn(CLIENT, SERVER, 1);
@@ -107,6 +115,31 @@ fn case(reason: DropReason) -> Option<Case> {
         DropReason::NoPort => {
             let taken = Firewall::with_ports_taken(SERVER2, 1024..=u16::MAX);
             by_wire(taken, syn())
+        }
+        DropReason::RegistrationBusy => {
+            let fw = new();
+            // Held off for good.
+            std::mem::forget(fw.registrations.hold());
+            by_wire(fw, syn())
+        }
+        DropReason::ForeignTaken => {
+            let mut fw = new();
+            let other = Endpoint::new(OWN_INTER, 50_099);
+            fw.register(&caller());
+            fw.register(&tables::Registration {
+                local: other,
+                owner: OTHER,
+                ..caller()
+            });
+            fw.stack(INTER, crate::fixture::syn(other, SERVER, 1))
+                .to_wire(INTER);
+            by_stack(fw, crate::fixture::syn(CALLER, SERVER, 1))
+        }
+        DropReason::OwnerGone => {
+            let fw = new();
+            fw.register(&listener());
+            fw.flows.withdraw(OWNER);
+            by_wire(fw, crate::fixture::syn(CLIENT, FOREIGN, 1))
         }
         DropReason::TableFull => {
             let mut fw = Firewall::of(Setting {

@@ -3,12 +3,18 @@
 
 mod batches;
 mod checksums;
+mod connecting;
+mod datagrams;
+mod direct;
 mod drops;
 mod fixture;
 mod forgery;
 mod icmp;
 mod life;
+mod listening;
 mod local;
+mod ownership;
 mod ports;
 mod refusals;
+mod registered_icmp;
 mod reopening;

@@ -13,7 +13,7 @@ use pipeline::{
     Counters, DropReason, Ingress, Marks, Pipeline, PortId, PortView, RuleHits, SharedView, View,
 };
 use policy::{Action, Policy, PortRange, Program, Rule, Test};
-use tables::FlowTable;
+use tables::{FlowTable, Registrations};
 use wire::{Endpoint, MacAddr, Protocol};
 use worker::{LaneReading, LaneSpec, Worker, WorkerConfig, WorkerStats};
 
@@ -46,7 +46,8 @@ impl Firewall {
     pub fn start(frames: u32, busy: bool) -> Self {
         let counters = Arc::<Counters>::default();
         let pipeline = Pipeline::new(
-            Arc::new(FlowTable::new(1024, 7)),
+            Arc::new(FlowTable::new(1024, 1, 7)),
+            Arc::new(Registrations::new(1, 7)),
             view(),
             Arc::clone(&counters),
             Arc::default(),

@@ -1,6 +1,8 @@
 //! `make demo`: a lab, a real web server, a real proxy and xtproxyd between them, and what
 //! becomes of the addresses on each hop. Exit code 0 only if every step did what it says.
 
+mod dmz;
+mod ftp;
 mod hops;
 mod screen;
 mod state;
@@ -18,6 +20,8 @@ use lab::topology::{CLIENT, FW_INTRA, SERVER};
 use lab::web::{PAGE, curl};
 use lab::{Capture, Config, Daemon, Lab, Mode, Plan, Relay, Web, files};
 
+use dmz::Dmz;
+use ftp::Ftp;
 use screen::{did, note, step};
 
 /// The rules, as an administrator would write them.
@@ -25,8 +29,12 @@ const RULES: &str = "\
 *tproxy
 :PREROUTING ACCEPT [0:0]
 :PRintra - [0:0]
+:PRinter - [0:0]
 -A PREROUTING -i eth1 ! -d 192.168.1.1 -j PRintra
+-A PREROUTING -i eth2 -d 10.0.0.10 -j PRinter
 -A PRintra -p tcp --dport 80 -j TPROXY --on-port 50080
+-A PRintra -p tcp --dport 21 -j TPROXY --on-port 50021
+-A PRinter -p tcp --dport 80 -j TPROXY --on-port 50081
 COMMIT
 ";
 
@@ -86,9 +94,10 @@ struct Cast {
 fn demo(arguments: &Arguments) -> Result<()> {
     screen::title("xtproxy: a connection is taken by a proxy, and neither end needs to know");
     state::make_room()?;
-    step("A lab of three boxes, as network namespaces joined by veth");
+    step("A lab of four boxes, as network namespaces joined by veth");
     let plan = Plan {
         name: Some(NAME.into()),
+        dmz: true,
         ..Plan::default()
     };
     let mut lab = Lab::build(&plan)?;
@@ -106,12 +115,10 @@ fn demo(arguments: &Arguments) -> Result<()> {
 
 fn play(lab: &mut Lab, arguments: &Arguments) -> Result<()> {
     screen::map();
-    let mut cast = enter(lab, arguments)?;
+    let cast = enter(lab, arguments)?;
     fetch_page(lab, &cast)?;
     fetch_large(lab, &cast)?;
     let open = show_flows(lab, &cast)?;
-    cast.daemon.check_alive()?;
-    cast.daemon.check_frames()?;
     let Cast {
         mut relay,
         mut daemon,
@@ -120,11 +127,17 @@ fn play(lab: &mut Lab, arguments: &Arguments) -> Result<()> {
     } = cast;
     show_hops(lab, &relay, &web, captures)?;
     drop(open);
+    let ftp = Ftp::show(lab, &daemon)?;
+    let dmz = Dmz::show(lab)?;
+    daemon.check_alive()?;
+    daemon.check_frames()?;
     if arguments.keep {
         lab.keep();
         relay.program().release();
         daemon.program().release();
         web.release();
+        ftp.release();
+        dmz.release();
         screen::kept(lab);
         state::keep(lab)?;
     }

@@ -12,7 +12,8 @@ const MAP: &str = "      client                        firewall                 
   192.168.1.10  ----  192.168.1.1 eth1 | eth2 198.51.100.1  ----  198.51.100.10
                             XDP |            ^ kernel
                         AF_XDP  v            | sockets
-                          xtproxyd  ----->  proxy :50080";
+                          xtproxyd  ----->  proxies
+                                       | eth3 10.0.0.1  ----  10.0.0.10 DMZ";
 
 /// `text` in a terminal's `style`, plain where there is none.
 fn styled(style: &str, text: impl Display) -> String {
@@ -54,7 +55,7 @@ pub fn command(text: &str) {
 pub fn row(wire: &str, left: impl Display, arrow: &str, right: impl Display, meaning: &str) {
     let (left, right) = (left.to_string(), right.to_string());
     println!(
-        "   {wire:<16} {left:<21} {arrow} {right:<19} {}",
+        "   {wire:<16} {left:<21} {arrow} {right:<21} {}",
         styled("2", meaning)
     );
 }
@@ -73,10 +74,17 @@ pub fn kept(lab: &Lab) {
         "ip netns exec {client} curl http://198.51.100.10/page.html"
     ));
     note(&format!(
+        "ip netns exec {client} curl ftp://198.51.100.10/file --output /dev/null"
+    ));
+    note(&format!(
         "ip netns exec {fw} bash        # the firewall's box"
     ));
     note(&format!(
         "ip netns exec {} bash    # the server's",
+        lab.server.name()
+    ));
+    note(&format!(
+        "ip netns exec {} curl http://10.0.0.10/page.html",
         lab.server.name()
     ));
     note(&format!(

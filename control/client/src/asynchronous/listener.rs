@@ -1,0 +1,149 @@
+//! Listening on a foreign address.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::listener::judge;
+use crate::{Error, Registrar, Result};
+
+/// As [`ForeignListener`](crate::ForeignListener).
+#[derive(Debug)]
+pub struct ForeignListener {
+    listener: TcpListener,
+    registrar: Registrar,
+    local: SocketAddrV4,
+    foreign: SocketAddrV4,
+    /// The accepted connection about which the daemon is being asked. It stays here when
+    /// `accept` is cancelled.
+    judged: Mutex<Option<JoinHandle<Judgement>>>,
+}
+
+type Judgement = Result<Option<(std::net::TcpStream, SocketAddrV4)>>;
+
+impl ForeignListener {
+    /// As [`bind`](crate::ForeignListener::bind).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn bind(
+        registrar: &Registrar,
+        foreign: SocketAddrV4,
+        local: Ipv4Addr,
+    ) -> Result<Self> {
+        Self::bind_at(registrar, foreign, SocketAddrV4::new(local, 0)).await
+    }
+
+    /// As [`bind_at`](crate::ForeignListener::bind_at).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn bind_at(
+        registrar: &Registrar,
+        foreign: SocketAddrV4,
+        local: SocketAddrV4,
+    ) -> Result<Self> {
+        Self::open(registrar, move |registrar| {
+            crate::ForeignListener::bind_at(&registrar, foreign, local)
+        })
+        .await
+    }
+
+    /// As [`with_peer`](crate::ForeignListener::with_peer).
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn with_peer(
+        registrar: &Registrar,
+        foreign: SocketAddrV4,
+        local: Option<SocketAddrV4>,
+        peer: SocketAddrV4,
+    ) -> Result<Self> {
+        Self::open(registrar, move |registrar| {
+            crate::ForeignListener::with_peer(&registrar, foreign, local, peer)
+        })
+        .await
+    }
+
+    async fn open(
+        registrar: &Registrar,
+        open: impl FnOnce(Registrar) -> Result<crate::ForeignListener> + Send + 'static,
+    ) -> Result<Self> {
+        let failed = |e| Error::socket("listen on a foreign address", e);
+        let registrar = registrar.clone();
+        // A daemon that hangs must not hang the runtime too.
+        let asking = spawn_blocking({
+            let registrar = registrar.clone();
+            move || open(registrar)
+        });
+        let opened = asking.await.map_err(|e| failed(e.into()))??;
+        let (local, foreign) = (opened.local_addr(), opened.foreign_addr());
+        let listener = TcpListener::from_std(OwnedFd::from(opened).into()).map_err(failed)?;
+        Ok(Self {
+            listener,
+            registrar,
+            local,
+            foreign,
+            judged: Mutex::new(None),
+        })
+    }
+
+    /// As [`accept`](crate::ForeignListener::accept). When it is cancelled, no connection is
+    /// lost: the next call goes on.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn accept(&self) -> Result<(TcpStream, SocketAddrV4)> {
+        let failed = |e| Error::socket("accept a connection", e);
+        let mut judged = self.judged.lock().await;
+        loop {
+            let asking = match &mut *judged {
+                Some(asking) => asking,
+                None => judged.insert(self.next().await?),
+            };
+            let judgement = asking.await;
+            *judged = None;
+            if let Some((stream, client)) = judgement.map_err(|e| failed(e.into()))?? {
+                let stream = TcpStream::from_std(stream).map_err(failed)?;
+                return Ok((stream, client));
+            }
+        }
+    }
+
+    /// As [`local_addr`](crate::ForeignListener::local_addr).
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddrV4 {
+        self.local
+    }
+
+    /// As [`foreign_addr`](crate::ForeignListener::foreign_addr).
+    #[must_use]
+    pub fn foreign_addr(&self) -> SocketAddrV4 {
+        self.foreign
+    }
+
+    /// Waits for a connection and has it judged.
+    async fn next(&self) -> Result<JoinHandle<Judgement>> {
+        let failed = |e| Error::socket("accept a connection", e);
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream.into_std().map_err(failed)?,
+                // A client that has left already.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(e) => return Err(failed(e)),
+            };
+            let (registrar, foreign) = (self.registrar.clone(), self.foreign);
+            return Ok(spawn_blocking(move || judge(&registrar, foreign, stream)));
+        }
+    }
+}
+
+impl AsFd for ForeignListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}

@@ -1,0 +1,117 @@
+//! The box as the registry of sockets sees it: steering, closed sockets, own addresses.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::Result;
+use pipeline::SharedView;
+use registry::{AliveSocket, Way};
+use wire::{Endpoint, Protocol};
+use xdp_prog::{Direction, EndpointMap, Endpoints, SocketWatch};
+
+use crate::config::{Config, Grant, Whom};
+
+/// What the registry asks of the box.
+pub struct World {
+    endpoints: Endpoints,
+    watch: SocketWatch,
+    view: SharedView,
+    /// Protocol and port of what always passes.
+    management: Vec<(u8, std::ops::RangeInclusive<u16>)>,
+}
+
+impl World {
+    /// Makes the maps that steering will know, and begins to watch sockets.
+    pub fn open(config: &Config, view: SharedView) -> Result<Self> {
+        // Those of closed sockets stay for as long as their flows live; a foreign endpoint that
+        // is listened to may take a second entry.
+        let most = 2 * u32::try_from(config.limits.registrations + config.limits.flows)?;
+        let management = config.steered_management().into_iter();
+        Ok(Self {
+            endpoints: Endpoints::create(most)?,
+            watch: SocketWatch::attach(u32::try_from(config.limits.registrations)?)?,
+            view,
+            management: management.map(|entry| (entry.proto, entry.ports)).collect(),
+        })
+    }
+
+    /// What the ports' programs have to know.
+    pub fn endpoints(&self) -> EndpointMap {
+        self.endpoints.map()
+    }
+}
+
+fn socket(at: Endpoint) -> SocketAddrV4 {
+    SocketAddrV4::new(at.addr, at.port)
+}
+
+const fn direction(way: Way) -> Direction {
+    match way {
+        Way::Inbound => Direction::Inbound,
+        Way::Both => Direction::Both,
+    }
+}
+
+impl registry::World for World {
+    fn divert(&mut self, proto: Protocol, at: Endpoint, way: Way) -> io::Result<()> {
+        let diverted = self.endpoints.divert(proto.0, socket(at), direction(way));
+        diverted.map_err(io::Error::other)
+    }
+
+    fn release(&mut self, proto: Protocol, at: Endpoint, way: Way) {
+        if let Err(error) = self.endpoints.release(proto.0, socket(at), direction(way)) {
+            // Diverted for longer than needed: workers deliver what nobody claims.
+            tracing::error!(%error, "steering keeps an endpoint that is not needed any more");
+        }
+    }
+
+    fn watch(&mut self, cookie: u64) -> io::Result<()> {
+        self.watch.add(cookie).map_err(io::Error::other)
+    }
+
+    fn forget(&mut self, cookie: u64) {
+        self.watch.remove(cookie);
+    }
+
+    fn closed(&mut self, gone: &mut Vec<u64>) -> io::Result<bool> {
+        let told = self.watch.closed(|cookie| gone.push(cookie));
+        told.map_err(io::Error::other)
+    }
+
+    fn alive(&mut self) -> io::Result<HashMap<u64, AliveSocket>> {
+        let alive = sockets::alive()?.into_iter();
+        let told = |(cookie, socket): (u64, sockets::Alive)| {
+            let sockets::Alive { proto, uid, local } = socket;
+            (cookie, AliveSocket { proto, uid, local })
+        };
+        Ok(alive.map(told).collect())
+    }
+
+    fn is_own(&self, addr: Ipv4Addr) -> bool {
+        self.view.load().own.contains(&addr)
+    }
+
+    fn is_management(&self, proto: Protocol, port: u16) -> bool {
+        let covers = |(of, ports): &(u8, std::ops::RangeInclusive<u16>)| {
+            *of == proto.0 && ports.contains(&port)
+        };
+        self.management.iter().any(covers)
+    }
+}
+
+/// The configuration's grants in the registry's words.
+pub fn grants(config: &Config) -> Vec<registry::Grant> {
+    let grant = |grant: &Grant| {
+        let (uid, gid) = match grant.whom {
+            Whom::User(uid) => (Some(uid), None),
+            Whom::Group(gid) => (None, Some(gid)),
+        };
+        registry::Grant {
+            uid,
+            gid,
+            foreign: grant.foreign.clone(),
+        }
+    };
+    config.grants.iter().map(grant).collect()
+}

@@ -1,0 +1,69 @@
+//! What the registry needs of the box.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use wire::{Endpoint, Protocol};
+
+/// Which packets of an endpoint are diverted to the workers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Way {
+    /// What comes to it.
+    Inbound,
+    /// What comes to it and what the box sends from it.
+    Both,
+}
+
+/// What the kernel says of a socket that exists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AliveSocket {
+    /// The protocol's number.
+    pub proto: u8,
+    /// Who owns it.
+    pub uid: u32,
+    /// Where it is bound.
+    pub local: SocketAddrV4,
+}
+
+/// What the registry needs of the box: steering, and news of sockets.
+pub trait World: Send {
+    /// Diverts an endpoint's packets to the workers. The same endpoint may be diverted several
+    /// times; it is until each is released.
+    ///
+    /// # Errors
+    /// No room, most likely; nothing is diverted then.
+    fn divert(&mut self, proto: Protocol, at: Endpoint, way: Way) -> io::Result<()>;
+
+    /// Takes one [`World::divert`] back.
+    fn release(&mut self, proto: Protocol, at: Endpoint, way: Way);
+
+    /// From now on the closing of this socket is told.
+    ///
+    /// # Errors
+    /// No room, most likely; it is not watched then.
+    fn watch(&mut self, cookie: u64) -> io::Result<()>;
+
+    /// Takes [`World::watch`] back; the socket may have gone.
+    fn forget(&mut self, cookie: u64);
+
+    /// Pushes the cookies of watched sockets that were closed since the last call. `true`: some
+    /// were lost, and only [`World::alive`] knows.
+    ///
+    /// # Errors
+    /// Nothing is known then, as if some were lost.
+    fn closed(&mut self, gone: &mut Vec<u64>) -> io::Result<bool>;
+
+    /// Every TCP and UDP socket of the network namespace, by cookie.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    fn alive(&mut self) -> io::Result<HashMap<u64, AliveSocket>>;
+
+    /// Whether this is an address of the box itself.
+    fn is_own(&self, addr: Ipv4Addr) -> bool;
+
+    /// Whether a management entry covers this local port: its packets pass the workers by, so
+    /// they would leave untranslated.
+    fn is_management(&self, proto: Protocol, port: u16) -> bool;
+}

@@ -1,0 +1,233 @@
+//! Asks the kernel by SOCK_DIAG about sockets of this network namespace.
+//!
+//! A socket's addresses say nothing alone: in a namespace of its own anybody can make a
+//! connection with any addresses. SOCK_DIAG answers for the asking thread's namespace, and the
+//! socket's cookie tells whether it is the same.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
+};
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_DUMP: u16 = 0x300;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Bytes of `struct nlmsghdr`.
+const HEADER_BYTES: usize = 16;
+/// Bytes of the header and `struct inet_diag_req_v2`.
+const REQUEST_BYTES: usize = HEADER_BYTES + 56;
+/// Bytes of `struct inet_diag_msg`.
+const SOCKET_BYTES: usize = 72;
+/// The kernel fills its answers as far as there is room, up to this.
+const ANSWER_BYTES: usize = 32 * 1024;
+/// States that no descriptor stands for: TIME_WAIT and NEW_SYN_RECV. All others are asked for,
+/// and among them 13, bound and no more (before Linux 6.8 such sockets are not told).
+const STATES: u32 = !(1 << 6 | 1 << 12);
+
+/// A socket that some process has open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Alive {
+    /// 6 or 17.
+    pub proto: u8,
+    /// Whose it is.
+    pub uid: u32,
+    /// Where it is bound.
+    pub local: SocketAddrV4,
+}
+
+/// Whether the kernel answers such questions at all.
+///
+/// # Errors
+/// The kernel's answer, if it does not.
+pub fn probe() -> io::Result<()> {
+    for proto in [TCP, UDP] {
+        // A dump of no state at all: done at once.
+        dump(AF_INET, proto, 0, |_| {})?;
+    }
+    Ok(())
+}
+
+/// Every TCP and UDP socket of this namespace that speaks IPv4 and that a process has open, by
+/// cookie. What is closed and only lingers in the kernel is not among them. A socket that was
+/// closed a moment ago may be; one that is open all the time is not missed.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn alive() -> io::Result<HashMap<u64, Alive>> {
+    let mut alive = HashMap::new();
+    // A dump walks several tables, piece by piece, and a socket that moves among them meanwhile
+    // (or sits behind one that goes) can slip through. Not twice.
+    for _ in 0..2 {
+        for (family, proto) in [
+            (AF_INET, TCP),
+            (AF_INET6, TCP),
+            (AF_INET, UDP),
+            (AF_INET6, UDP),
+        ] {
+            dump(family, proto, STATES, |socket| {
+                if let Some((cookie, found)) = parse(socket, proto) {
+                    alive.insert(cookie, found);
+                }
+            })?;
+        }
+    }
+    Ok(alive)
+}
+
+/// Whether the TCP connection of these addresses in this namespace is the socket with
+/// this cookie.
+///
+/// # Errors
+/// The kernel's answer, if it is none.
+pub fn is_here(local: SocketAddrV4, peer: SocketAddrV4, cookie: u64) -> io::Result<bool> {
+    let question = request(0, (AF_INET, TCP), u32::MAX, Some((local, peer, cookie)));
+    let socket = ask(&question)?;
+    let mut is_here = None;
+    let mut room = [0; 4096];
+    let answer = receive(&socket, &mut room)?;
+    let told = walk(answer, |kind, body| {
+        is_here = Some(kind == SOCK_DIAG_BY_FAMILY && body.len() >= SOCKET_BYTES);
+    });
+    match told {
+        Ok(_) => is_here.ok_or_else(nonsense),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT | Errno::STALE) => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Calls `each` with the record of every socket in one of these states.
+fn dump(family: u8, proto: u8, states: u32, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let socket = ask(&request(NLM_F_DUMP, (family, proto), states, None))?;
+    let mut room = vec![0; ANSWER_BYTES];
+    loop {
+        let answer = receive(&socket, &mut room)?;
+        let told = walk(answer, |kind, body| {
+            if kind == SOCK_DIAG_BY_FAMILY {
+                each(body);
+            }
+        })?;
+        if told.is_break() {
+            return Ok(());
+        }
+    }
+}
+
+/// Calls `each` with type and body of every message. Breaks at the one that says that it is the
+/// last. An error is an error.
+fn walk(mut bytes: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<ControlFlow<()>> {
+    if bytes.is_empty() {
+        return Err(nonsense());
+    }
+    while !bytes.is_empty() {
+        let length = u32_at(bytes, 0).ok_or_else(nonsense)? as usize;
+        let message = bytes.get(..length).ok_or_else(nonsense)?;
+        let body = message.get(HEADER_BYTES..).ok_or_else(nonsense)?;
+        let kind = u16::from_ne_bytes([message[4], message[5]]);
+        // The end of a dump carries an errno too, as an error does.
+        if kind == NLMSG_ERROR || kind == NLMSG_DONE {
+            return match u32_at(body, 0).unwrap_or(0).cast_signed() {
+                0 => Ok(ControlFlow::Break(())),
+                errno => Err(io::Error::from_raw_os_error(-errno)),
+            };
+        }
+        each(kind, body);
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Cookie and facts of a `struct inet_diag_msg`; nothing if it is of IPv6, or no descriptor
+/// stands for it.
+fn parse(socket: &[u8], proto: u8) -> Option<(u64, Alive)> {
+    // No inode: closed by its process, or not accepted yet.
+    if u32_at(socket, 68)? == 0 {
+        return None;
+    }
+    let source: [u8; 16] = socket.get(8..24)?.try_into().ok()?;
+    let ip = if *socket.first()? == AF_INET {
+        let [a, b, c, d, ..] = source;
+        Ipv4Addr::new(a, b, c, d)
+    } else {
+        match Ipv6Addr::from(source) {
+            Ipv6Addr::UNSPECIFIED => Ipv4Addr::UNSPECIFIED,
+            other => other.to_ipv4_mapped()?,
+        }
+    };
+    let port = u16::from_be_bytes([*socket.get(4)?, *socket.get(5)?]);
+    let cookie = u64::from(u32_at(socket, 44)?) | u64::from(u32_at(socket, 48)?) << 32;
+    let local = SocketAddrV4::new(ip, port);
+    let uid = u32_at(socket, 64)?;
+    Some((cookie, Alive { proto, uid, local }))
+}
+
+/// A question: about one socket, or all.
+fn request(
+    flags: u16,
+    (family, proto): (u8, u8),
+    states: u32,
+    one: Option<(SocketAddrV4, SocketAddrV4, u64)>,
+) -> Vec<u8> {
+    let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
+    let (local, peer, cookie) = one.unwrap_or((any, any, 0));
+    let mut out = Vec::with_capacity(REQUEST_BYTES);
+    out.extend((REQUEST_BYTES as u32).to_ne_bytes());
+    out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    out.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    out.extend([0; 8]); // sequence and sender: one question per socket
+    out.extend([family, proto, 0, 0]);
+    out.extend(states.to_ne_bytes());
+    out.extend(local.port().to_be_bytes());
+    out.extend(peer.port().to_be_bytes());
+    for address in [local, peer] {
+        out.extend(address.ip().octets());
+        out.extend([0; 12]);
+    }
+    out.extend([0; 4]); // any interface
+    out.extend((cookie as u32).to_ne_bytes());
+    out.extend(((cookie >> 32) as u32).to_ne_bytes());
+    out
+}
+
+/// Asks on a socket of its own, so that no answer can be one to another question.
+fn ask(request: &[u8]) -> io::Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )?;
+    send(&socket, request, SendFlags::empty())?;
+    Ok(socket)
+}
+
+/// What the kernel has answered: it does so at once, or not at all.
+fn receive<'a>(socket: &OwnedFd, room: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let (_, length) = recv(socket, &mut *room, RecvFlags::DONTWAIT)?;
+    room.get(..length).ok_or_else(nonsense)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let word = bytes.get(at..at + 4)?;
+    Some(u32::from_ne_bytes(word.try_into().ok()?))
+}
+
+fn nonsense() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "SOCK_DIAG: an answer that is none",
+    )
+}

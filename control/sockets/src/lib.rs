@@ -1,0 +1,18 @@
+//! What the kernel says of a socket: another process's, fetched by pidfd, or all of a network
+//! namespace's.
+//!
+//! Invariants: nothing that a client says of its socket is believed; a copy of a client's
+//! descriptor belongs to the thread that asked for it, and nobody else waits for its closing; a
+//! socket of another network namespace is refused, whatever addresses it has.
+//! Never here: what may be done with a socket, caches, locks.
+//!
+//! Closing a copy can block (a lingering socket, a file of a FUSE file system). "Here" is the network namespace of the calling thread when it
+//! asks for the first time.
+
+mod diag;
+mod facts;
+mod peer;
+
+pub use diag::{Alive, alive, is_here, probe};
+pub use facts::{Facts, FetchError, copy, facts, fetch};
+pub use peer::{peer_pidfd, pidfd_of};
