@@ -81,7 +81,7 @@ e2e: build
 
 # Inputs that are new to it go below target/, what breaks something too; tests/fuzz/README.md.
 MINUTES ?= 1
-FUZZ_TARGETS ?= headers batches ruleset request
+FUZZ_TARGETS ?= headers batches ruleset request channel registrations
 FUZZ_DIR := $(TARGET)/fuzz
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \

@@ -22,18 +22,10 @@ pub enum Call {
     Query,
     /// A foreign address and what to do with it. Each is undone, outside of the time.
     Assign,
-    /// The undoing.
-    Unassign,
 }
 
 /// All of them; the yardstick comes first.
-pub const CALLS: [Call; 5] = [
-    Call::SetTtl,
-    Call::GetTtl,
-    Call::Query,
-    Call::Assign,
-    Call::Unassign,
-];
+pub const CALLS: [Call; 4] = [Call::SetTtl, Call::GetTtl, Call::Query, Call::Assign];
 
 impl Call {
     /// What it is called in the report.
@@ -43,7 +35,6 @@ impl Call {
             Call::GetTtl => "getsockopt(IP_TTL)",
             Call::Query => "query",
             Call::Assign => "assign+flags",
-            Call::Unassign => "unassign",
         }
     }
 
@@ -55,7 +46,7 @@ impl Call {
     /// The name where the undoing cannot be told from the doing.
     pub fn cycle_name(self) -> &'static str {
         match self {
-            Call::Assign | Call::Unassign => "assign+flags and unassign",
+            Call::Assign => "assign+flags and unassign",
             _ => self.name(),
         }
     }
@@ -88,17 +79,13 @@ impl<'a> Subject<'a> {
             Call::SetTtl => timed(calls, || Ok(self.fresh.set_ttl_v4(64)?))?,
             Call::GetTtl => timed(calls, || Ok(self.fresh.ttl_v4().map(drop)?))?,
             Call::Query => timed(calls, || Ok(self.registrar.query(&self.known).map(drop)?))?,
-            Call::Assign | Call::Unassign => {
-                let (mut assign, mut unassign) = (Duration::ZERO, Duration::ZERO);
+            Call::Assign => {
+                let mut total = Duration::ZERO;
                 for _ in 0..calls {
-                    assign += timed(1, || self.assign())?;
-                    unassign += timed(1, || Ok(self.registrar.unassign(&self.fresh)?))?;
+                    total += timed(1, || self.assign())?;
+                    self.registrar.unassign(&self.fresh)?;
                 }
-                if call == Call::Assign {
-                    assign
-                } else {
-                    unassign
-                }
+                total
             }
         };
         Ok(total / calls)

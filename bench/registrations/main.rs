@@ -3,7 +3,8 @@
 //! sockets a second there can be, beside sockets that register nothing.
 //!
 //! As root, after `make build`: `target/release/bench-registrations`. It makes network
-//! namespaces of its own, with a daemon inside, and removes them.
+//! namespaces of its own, with a daemon inside, and removes them. Rates and ratios belong to
+//! the machine and its load at that time; `--help` has the bounds.
 
 mod call;
 mod life;
@@ -14,7 +15,7 @@ mod spread;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
 use lab::{Config, Daemon, Lab, Mode, Plan, daemon};
 use nix::unistd::{Pid, getpid};
@@ -37,8 +38,8 @@ struct Arguments {
     /// How many calls one measurement has.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     calls: u32,
-    /// After how many seconds no further round begins; three are made in any case.
-    #[arg(long, default_value_t = 60)]
+    /// After how many seconds of either part no further round begins; three are made in any case.
+    #[arg(long, default_value_t = 30)]
     seconds: u64,
 }
 
@@ -57,30 +58,17 @@ fn main() -> Result<()> {
 }
 
 fn measure(registrar: &Registrar, arguments: &Arguments, daemon: Pid) -> Result<()> {
-    let until = Instant::now() + Duration::from_secs(arguments.seconds);
-    round_trips(registrar, arguments, daemon, until)?;
+    round_trips(registrar, arguments, daemon)?;
     cpu_time(registrar, &[getpid(), daemon])?;
-    lives(registrar, arguments, until)
+    lives(registrar, arguments)
 }
 
-/// Every kind of call once in each round, and who comes first changes; those to the daemon in
-/// every place.
-fn round_trips(
-    registrar: &Registrar,
-    arguments: &Arguments,
-    daemon: Pid,
-    until: Instant,
-) -> Result<()> {
+/// Every kind of call once in each round, and who comes first changes.
+fn round_trips(registrar: &Registrar, arguments: &Arguments, daemon: Pid) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(arguments.seconds);
     let subject = Subject::new(registrar)?;
     let places = Places::new(daemon)?;
-    let mut kinds: Vec<(Call, Place)> = Vec::new();
-    for place in PLACES {
-        let fits = places.put(place)?;
-        let calls = CALLS.into_iter().filter(|call| call.asks_daemon());
-        kinds.extend(calls.filter(|_| fits).map(|call| (call, place)));
-    }
-    let plain = CALLS.into_iter().filter(|call| !call.asks_daemon());
-    kinds.splice(0..0, plain.map(|call| (call, Place::Anywhere)));
+    let kinds = kinds(&places)?;
     let mut us: Vec<Vec<f64>> = vec![Vec::new(); kinds.len()];
     for round in 0..arguments.rounds as usize {
         if round >= 3 && Instant::now() > until {
@@ -90,7 +78,7 @@ fn round_trips(
             let which = (round + turn) % kinds.len();
             let (call, place) = kinds[which];
             places.put(place)?;
-            // The place is new, and the channel learns how long to wait for its answers.
+            // The place is new, and the channel learns how long to look for its answers.
             subject.time(call, arguments.calls.div_ceil(10))?;
             let time = subject.time(call, arguments.calls)?;
             us[which].push(time.as_secs_f64() * 1e6);
@@ -116,6 +104,22 @@ fn round_trips(
     Ok(())
 }
 
+/// The yardsticks, and then the calls to the daemon in every place that this machine has.
+fn kinds(places: &Places) -> Result<Vec<(Call, Place)>> {
+    let (asking, plain): (Vec<Call>, Vec<Call>) =
+        CALLS.into_iter().partition(|call| call.asks_daemon());
+    let mut kinds: Vec<_> = plain
+        .into_iter()
+        .map(|call| (call, Place::Anywhere))
+        .collect();
+    for place in PLACES {
+        if places.put(place)? {
+            kinds.extend(asking.iter().map(|call| (*call, place)));
+        }
+    }
+    Ok(kinds)
+}
+
 /// What `perf` counts for both processes, for each round trip.
 fn cpu_time(registrar: &Registrar, pids: &[Pid]) -> Result<()> {
     println!("\none call, client and daemon together, as perf counts:");
@@ -132,7 +136,8 @@ fn cpu_time(registrar: &Registrar, pids: &[Pid]) -> Result<()> {
 }
 
 /// Sockets from `socket` to `close`, with a registration and without, in turn.
-fn lives(registrar: &Registrar, arguments: &Arguments, until: Instant) -> Result<()> {
+fn lives(registrar: &Registrar, arguments: &Arguments) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(arguments.seconds);
     println!("\nsockets a second, each made, bound, registered (assign+flags, unassign), closed:");
     let count = arguments.calls.div_ceil(2);
     for threads in [1, 4] {

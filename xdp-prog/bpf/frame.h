@@ -16,9 +16,15 @@
 #define PORTS_LEN 4
 /* Ethernet, two tags, the longest IPv4 header, two ports. */
 #define HEADERS_LEN (ETH_HLEN + MAX_VLAN_TAGS * 4 + MAX_IPV4_LEN + PORTS_LEN)
+/* The same up to TCP's flags. */
+#define OPENING_LEN (HEADERS_LEN - PORTS_LEN + TCP_FLAGS_LEN)
 /* Of an ICMP error, before the packet that it is about. */
 #define ICMP_LEN 8
 #define UDP_LEN 8
+/* Of a TCP header, up to its flags. */
+#define TCP_FLAGS_LEN 14
+#define TCP_SYN 0x02
+#define TCP_ACK 0x10
 #define DHCP_SERVER 67
 #define DHCP_CLIENT 68
 
@@ -163,6 +169,28 @@ static __always_inline bool parse_answer(void *at, void *end, struct packet *p)
 	p->sport = about.dport;
 	p->dport = about.sport;
 	return true;
+}
+
+/*
+ * Whether a packet of IPv4 may be the first of what its sender opens: TCP's first segment, and all
+ * of UDP. A header that is cut before its flags may be.
+ */
+static __always_inline bool opens(struct ethhdr *eth, void *end, struct packet *p)
+{
+	__be16 ethertype;
+	__u8 *tcp;
+
+	if (!p->ports_known)
+		return false;
+	if (p->proto != IPPROTO_TCP)
+		return p->proto == IPPROTO_UDP;
+	tcp = skip_ethernet(eth, end, &ethertype);
+	if (!tcp)
+		return false;
+	tcp += p->header_len;
+	if ((void *)(tcp + TCP_FLAGS_LEN) > end)
+		return true;
+	return (tcp[TCP_FLAGS_LEN - 1] & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 /* The fixed head of a DHCP message, as far as it says for whom it is. */

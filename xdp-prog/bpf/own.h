@@ -42,8 +42,27 @@ enum own {
 	OWN_TAKEN,
 };
 
-/* Without a port to go by, protocol and peer decide. */
-static __noinline bool is_management(__u8 proto, __u16 port, __be32 peer, bool port_known)
+/*
+ * 0 if an entry of a list (proto 0: any) has this protocol and port. Without branches: the
+ * verifier would follow each of them for every entry, in every state that it comes with.
+ */
+static __always_inline __u64 differs(__u8 wanted, __u8 proto, __u16 lo, __u16 hi, __u16 port,
+				     bool port_known)
+{
+	__u64 any_proto = ((__u64)wanted - 1) >> 63;
+	__u64 outside = ((__u64)port - lo) >> 63 | ((__u64)hi - port) >> 63;
+
+	/* Or else the compiler makes branches of them. */
+	barrier_var(any_proto);
+	barrier_var(outside);
+	return ((__u64)(wanted ^ proto) & (any_proto - 1)) | (outside & port_known);
+}
+
+/*
+ * Without a port to go by, protocol and peer decide. Global, and of numbers alone: so the verifier
+ * goes through it once, and not once for each state that it is called in.
+ */
+__noinline bool is_management(__u8 proto, __u16 port, __be32 peer, bool port_known)
 {
 	__u32 key = 0;
 	struct management *table = bpf_map_lookup_elem(&management, &key);
@@ -56,9 +75,8 @@ static __noinline bool is_management(__u8 proto, __u16 port, __be32 peer, bool p
 
 		if (i >= table->count)
 			break;
-		if ((peer & e->mask) != e->network || (e->proto && e->proto != proto))
-			continue;
-		if (!port_known || (e->lo <= port && port <= e->hi))
+		if (!(((peer & e->mask) ^ e->network) |
+		      differs(e->proto, proto, e->lo, e->hi, port, port_known)))
 			return true;
 	}
 	return false;
@@ -75,17 +93,15 @@ static __always_inline bool is_taken(struct taken *taken, __u8 direction, __u8 p
 
 		if (i >= taken->count)
 			break;
-		if (!(r->direction & direction) || (r->proto && r->proto != proto))
-			continue;
-		if (!port_known || (r->lo <= port && port <= r->hi))
+		if (!((~r->direction & direction) |
+		      differs(r->proto, proto, r->lo, r->hi, port, port_known)))
 			return true;
 	}
 	return false;
 }
 
 /* The same of single endpoints: with unknown ports the marker decides. */
-static __noinline bool is_endpoint(__be32 addr, __u8 direction, __u8 proto, __u16 port,
-				   bool port_known)
+__noinline bool is_endpoint(__be32 addr, __u8 direction, __u8 proto, __u16 port, bool port_known)
 {
 	struct endpoint key = {
 		.addr = addr,

@@ -41,6 +41,9 @@ enum counter {
 	GROUP_MAC_DROPPED,
 	PASS_DHCP,
 	GAP_DROPPED,
+	EGRESS_STRANGER,
+	EGRESS_ENDED,
+	EGRESS_ASTRAY,
 	COUNTERS,
 };
 
@@ -56,6 +59,7 @@ struct {
 } xsks SEC(".maps");
 
 #include "own.h"
+#include "egress.h"
 
 static __always_inline int pass(__u32 counter)
 {
@@ -215,78 +219,34 @@ static __always_inline int leave(__u32 counter)
 	return TC_ACT_UNSPEC; /* the next filter, if any, has its say */
 }
 
-/* Only what is not linear yet has to be pulled; most headers are. */
-static __always_inline struct ethhdr *linear(struct __sk_buff *skb, __u32 len, void **end)
+static __always_inline int turn(struct __sk_buff *skb, const volatile __u8 *from, __u32 counter)
 {
-	__u32 want = skb->len < len ? skb->len : len;
-	struct ethhdr *eth;
+	__u8 mark[MAC_LEN];
 
-	if (skb->data_end - skb->data < want)
-		bpf_skb_pull_data(skb, want);
-	eth = (void *)(long)skb->data;
-	*end = (void *)(long)skb->data_end;
-	return (void *)(eth + 1) > *end ? NULL : eth;
-}
-
-/* From a taken endpoint; a single one counts even while its address is not the box's own. */
-static __always_inline bool is_from_taken(struct packet *p)
-{
-	struct taken *taken = bpf_map_lookup_elem(&own4, &p->src);
-
-	return (taken && is_taken(taken, OUTBOUND, p->proto, p->sport, p->ports_known)) ||
-	       is_endpoint(p->src, OUTBOUND, p->proto, p->sport, p->ports_known);
-}
-
-/* Which of the counters of xtp_egress a packet moves, by its own headers. */
-static __noinline __u32 judge_leaving(struct packet *p)
-{
-	if (!is_from_taken(p))
-		return EGRESS_NATIVE;
-	/* A tail is not known to be management: it may belong to a translated flow. */
-	if (p->ports_known && is_management(p->proto, p->sport, p->dst, true))
-		return EGRESS_MANAGEMENT;
-	return EGRESS_DIVERTED;
-}
-
-/* Parses what an ICMP error is about as the answer to that, into p. */
-static __always_inline bool look_inside(struct __sk_buff *skb, struct packet *p)
-{
-	__be16 ethertype;
-	struct ethhdr *eth;
-	void *at, *end;
-
-	if (p->proto != IPPROTO_ICMP || p->tail)
-		return false;
-	eth = linear(skb, HEADERS_LEN + ICMP_LEN + MAX_IPV4_LEN + PORTS_LEN, &end);
-	at = eth ? skip_ethernet(eth, end, &ethertype) : NULL;
-	if (!at)
-		return false;
-	return parse_answer(at + p->header_len, end, p);
+	mac_copy(mark, from);
+	if (bpf_skb_store_bytes(skb, MAC_LEN, mark, sizeof(mark), 0))
+		return TC_ACT_SHOT;
+	count(counter);
+	return bpf_redirect(config.host_ifindex, 0);
 }
 
 SEC("tc")
 int xtp_egress(struct __sk_buff *skb)
 {
-	struct packet p = {};
-	__u8 mark[MAC_LEN];
-	struct ethhdr *eth;
-	__u32 counter;
-	void *end;
+	__u32 counter = judge_egress(skb);
 
-	eth = linear(skb, HEADERS_LEN, &end);
-	if (!eth || parse(eth, end, &p) != FRAME_IPV4)
-		return leave(EGRESS_NATIVE);
-	counter = judge_leaving(&p);
-	/* What is inside has been translated on its way in. */
-	if (counter != EGRESS_DIVERTED && look_inside(skb, &p))
-		counter = judge_leaving(&p);
-	if (counter != EGRESS_DIVERTED)
-		return leave(counter);
-	mac_copy(mark, config.from_stack);
-	if (bpf_skb_store_bytes(skb, MAC_LEN, mark, sizeof(mark), 0))
+	switch (counter) {
+	case EGRESS_DIVERTED:
+		return turn(skb, config.from_stack, counter);
+	case EGRESS_STRANGER:
+		return turn(skb, config.from_stranger, counter);
+	case EGRESS_ENDED:
+	case EGRESS_ASTRAY:
+		count(counter);
 		return TC_ACT_SHOT;
-	count(EGRESS_DIVERTED);
-	return bpf_redirect(config.host_ifindex, 0);
+	default:
+		return leave(counter);
+	}
 }
 
 /*

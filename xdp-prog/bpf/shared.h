@@ -23,6 +23,8 @@ struct port_config {
 	__u8 from_wire[MAC_LEN];  /* destination of slow-lane frames */
 	__u8 from_stack[MAC_LEN]; /* source of frames diverted at egress */
 	__u8 reinjected[MAC_LEN]; /* source of what the box re-injected (generic mode) */
+	__u8 from_stranger[MAC_LEN]; /* like from_stack, of a socket that is not registered */
+	__u8 pad[2];
 	__u32 host_ifindex;	  /* xtp0 */
 	__u32 max_frame;	  /* bytes that fit a chunk of the region */
 	__u32 open;		  /* 1: without a socket, pass; 0: drop */

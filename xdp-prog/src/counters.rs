@@ -4,7 +4,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::Error;
 
-pub(crate) const PORT_COUNTERS: [&str; 25] = [
+pub(crate) const PORT_COUNTERS: [&str; 28] = [
     "pass_non_ip",
     "pass_other_host",
     "pass_multicast",
@@ -30,6 +30,9 @@ pub(crate) const PORT_COUNTERS: [&str; 25] = [
     "drop_group_mac",
     "pass_dhcp",
     "gap_dropped",
+    "egress_stranger",
+    "egress_ended",
+    "egress_astray",
 ];
 
 pub(crate) const HOST_COUNTERS: [&str; 5] = [

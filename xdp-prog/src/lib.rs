@@ -1,7 +1,7 @@
 //! The steering programs and their loader: which frame the kernel gets, which
 //! one the worker's socket, and how the programs get onto an interface and off.
 //!
-//! And which of the proxies' sockets have been closed.
+//! And which of the proxies' sockets have been closed; what they send is theirs alone.
 //!
 //! Invariant: attachments to interfaces are by netlink (XDP) and clsact (tc), never
 //! by a link that a file descriptor holds, so that they stay when the daemon goes.
@@ -22,6 +22,7 @@ mod object;
 mod port;
 mod qdisc;
 mod records;
+mod senders;
 mod sockets;
 mod stale;
 mod tc;
@@ -33,6 +34,7 @@ pub use host::{Delivery, HostConfig, HostHook, HostProgram};
 pub use object::DryRun;
 pub use port::{PortConfig, PortHook, PortProgram};
 pub use records::{Direction, MAX_ADDRESSES, MAX_MANAGEMENT, MAX_TAKEN, Mac, Management, Taken};
-pub use sockets::SocketWatch;
+pub use senders::SocketMaps;
+pub use sockets::{News, SocketWatch};
 pub use stale::{Stale, detach_stale, stale};
 pub use xdp::{Mode, ProgramInfo};

@@ -12,6 +12,7 @@ use crate::counters::PORT_COUNTERS;
 use crate::endpoints::EndpointMap;
 use crate::object::{Blueprint, DryRun, Loaded};
 use crate::records::{self, MANAGEMENT_BYTES, MAX_ADDRESSES, Mac, Management, TAKEN_BYTES, Taken};
+use crate::senders::SocketMaps;
 use crate::xdp::Mode;
 use crate::{Error, stale};
 
@@ -44,6 +45,9 @@ pub struct PortConfig {
     pub from_wire: Mac,
     /// Mark: source of frames that were diverted on their way out.
     pub from_stack: Mac,
+    /// Mark: the same of the first packets that a socket which is not watched sends from an
+    /// endpoint that is diverted.
+    pub from_stranger: Mac,
     /// Secret: source of what the box re-injected into a generic port.
     pub reinjected: Mac,
 }
@@ -86,9 +90,13 @@ pub struct PortProgram {
 }
 
 impl PortProgram {
-    /// Loads the programs; nothing is attached yet. What `endpoints` says counts from the
-    /// first frame on.
-    pub fn load(config: &PortConfig, endpoints: &EndpointMap) -> Result<Self, Error> {
+    /// Loads the programs; nothing is attached yet. What `endpoints` and `sockets` say counts
+    /// from the first frame on.
+    pub fn load(
+        config: &PortConfig,
+        endpoints: &EndpointMap,
+        sockets: &SocketMaps,
+    ) -> Result<Self, Error> {
         if config.mode == Mode::Offloaded {
             let what = format!(
                 "{}: XDP is attached native or generic, not offloaded",
@@ -96,7 +104,11 @@ impl PortProgram {
             );
             return Err(Error::Invalid { what });
         }
-        let shared = [("endpoints", endpoints.as_fd())];
+        let shared = [
+            ("endpoints", endpoints.as_fd()),
+            ("watched", sockets.watched()),
+            ("ended", sockets.ended()),
+        ];
         let loaded = BLUEPRINT.load(&records::port_config(config), config.queues, &shared)?;
         Ok(Self {
             own4: loaded.map("own4", TAKEN_BYTES)?,
@@ -229,4 +241,56 @@ fn remove(map: &MapHandle, key: &[u8], what: &dyn std::fmt::Display) -> Result<(
     map.delete(key).map_err(|error| {
         Error::from_libbpf(format!("taking {what} from the steering program"), &error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+    use crate::{Endpoints, SocketWatch};
+
+    /// Instructions that the verifier may go through for one program, which takes it some 50 ms.
+    const MOST_VERIFIED: u64 = 60_000;
+
+    fn config() -> PortConfig {
+        PortConfig {
+            interface: "test".into(),
+            ifindex: 1,
+            mac: [2; 6],
+            mode: Mode::Native,
+            queues: 1,
+            open: false,
+            max_frame_bytes: 2048,
+            host_ifindex: 1,
+            from_wire: [2; 6],
+            from_stack: [2; 6],
+            from_stranger: [2; 6],
+            reinjected: [2; 6],
+        }
+    }
+
+    /// Each port's start waits for it. A list that is gone through inline costs seconds.
+    #[test]
+    fn the_verifier_is_soon_done() {
+        let endpoints = Endpoints::create(1).unwrap();
+        let watch = SocketWatch::attach(1).unwrap();
+        let port = PortProgram::load(&config(), &endpoints.map(), &watch.maps()).unwrap();
+        for hook in [
+            PortHook::Steer,
+            PortHook::Egress,
+            PortHook::SlowLane,
+            PortHook::Gap,
+        ] {
+            let program = port.loaded.program(hook.program()).unwrap();
+            let fd = program.as_fd().as_raw_fd();
+            let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+            let verified = told
+                .lines()
+                .find_map(|line| line.strip_prefix("verified_insns:"))
+                .expect("Linux 5.16 tells");
+            let verified: u64 = verified.trim().parse().unwrap();
+            assert!(verified < MOST_VERIFIED, "{hook:?}: {verified}");
+        }
+    }
 }

@@ -19,7 +19,7 @@ pub const MAX_MANAGEMENT: usize = 64;
 /// Most own addresses, of each family.
 pub const MAX_ADDRESSES: usize = 1024;
 
-pub(crate) const PORT_CONFIG_BYTES: usize = 40;
+pub(crate) const PORT_CONFIG_BYTES: usize = 48;
 pub(crate) const HOST_CONFIG_BYTES: usize = 8;
 pub(crate) const TAKEN_BYTES: usize = 4 + MAX_TAKEN * 8;
 pub(crate) const MANAGEMENT_BYTES: usize = 4 + MAX_MANAGEMENT * 16;
@@ -113,6 +113,8 @@ pub(crate) fn port_config(config: &PortConfig) -> Vec<u8> {
         .raw(&config.from_wire)
         .raw(&config.from_stack)
         .raw(&config.reinjected)
+        .raw(&config.from_stranger)
+        .u16(0)
         .u32(config.host_ifindex)
         .u32(config.max_frame_bytes)
         .u32(config.open.into())

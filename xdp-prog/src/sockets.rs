@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::object::Blueprint;
+use crate::senders::{SocketMaps, ended_of};
 use crate::{Error, records};
 
 static BLUEPRINT: Blueprint = Blueprint {
@@ -25,14 +26,30 @@ const COOKIE_BYTES: usize = 8;
 /// The queue is allocated whole, 8 bytes each.
 const MOST: u32 = 1 << 24;
 
+/// Keys of the program's map `lost`: the queue was full, or the cookie could not be moved.
+const QUEUE_FULL: u32 = 0;
+const STILL_WATCHED: u32 = 1;
+
+/// What else [`SocketWatch::closed`] has to say.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[must_use]
+pub struct News {
+    /// Some closes were lost since the last call: ask the kernel about all sockets, and
+    /// remove those that are gone.
+    pub lost: bool,
+    /// There may be more: ask again.
+    pub more: bool,
+}
+
 /// Tells which watched sockets have been closed: of every process whose control group is below
 /// the root that the caller sees, in whatever network namespace. Held by a descriptor: with
 /// the caller it is gone.
 pub struct SocketWatch {
-    watched: MapHandle,
+    maps: SocketMaps,
     closed: MapHandle,
     lost: MapHandle,
-    lost_so_far: u64,
+    /// By the keys of the map.
+    lost_so_far: [u64; 2],
     /// Watched, or closed and not yet told.
     held: u64,
     // Before the object, whose program it runs.
@@ -49,77 +66,106 @@ impl SocketWatch {
         let object = open.load().map_err(|error| explain(&error))?;
         let link = link(&object, &root("cgroup2")?)?;
         Ok(Self {
-            watched: BLUEPRINT.map(&object, "watched", 1)?,
+            maps: SocketMaps::of(&BLUEPRINT, &object)?,
             closed: BLUEPRINT.map(&object, "closed", COOKIE_BYTES)?,
             lost: BLUEPRINT.map(&object, "lost", 8)?,
-            lost_so_far: 0,
+            lost_so_far: [0; 2],
             held: 0,
             _link: link,
             _object: object,
         })
     }
 
-    /// Watches a socket. The caller holds a descriptor of it for as long as this takes: a
-    /// socket that closed before is never told.
-    pub fn add(&mut self, cookie: u64) -> Result<(), Error> {
-        let key = cookie.to_ne_bytes();
-        match self.watched.update(&key, &[1], MapFlags::NO_EXIST) {
-            Ok(()) => self.held += 1,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(_) if self.held >= u64::from(self.watched.max_entries()) => {
-                let most = self.watched.max_entries() as usize;
-                let what = format!("watching the socket with cookie {cookie}");
+    /// What the programs of a port need to know of the sockets.
+    #[must_use]
+    pub fn maps(&self) -> SocketMaps {
+        self.maps.clone()
+    }
+
+    /// Watches a socket. With `shows`, what it opens leaves by an endpoint that is diverted or
+    /// not at all. Once more, it changes that.
+    ///
+    /// The caller holds a descriptor of the socket for as long as the first call takes: one that
+    /// closed before is never told. One that closed while it was watched is refused.
+    pub fn add(&mut self, cookie: u64, shows: bool) -> Result<(), Error> {
+        let what = || format!("watching the socket with cookie {cookie}");
+        let is_new = match self.maps.put(cookie, shows) {
+            Ok(is_new) => is_new,
+            Err(_) if self.held >= u64::from(self.maps.most()) => {
+                let most = self.maps.most() as usize;
                 return Err(Error::TooMany {
-                    what,
+                    what: what(),
                     asked: most + 1,
                     most,
                 });
             }
-            Err(error) => {
-                let what = format!("watching the socket with cookie {cookie}");
-                return Err(Error::from_libbpf(what, &error));
+            Err(error) => return Err(Error::from_libbpf(what(), &error)),
+        };
+        self.held += u64::from(is_new);
+        let ended = self.maps.has_ended(cookie);
+        if ended.map_err(|error| Error::from_libbpf(what(), &error))? {
+            // One that is just closing is the program's to take out.
+            if is_new {
+                self.remove(cookie);
             }
+            let what = format!("{}: it has been closed", what());
+            return Err(Error::Invalid { what });
         }
         Ok(())
     }
 
     /// Watches a socket no longer. If it has closed already, it is told nevertheless.
     pub fn remove(&mut self, cookie: u64) {
-        match self.watched.delete(&cookie.to_ne_bytes()) {
-            Ok(()) => self.held = self.held.saturating_sub(1),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+        match self.maps.take(cookie) {
+            Ok(was_there) => self.held = self.held.saturating_sub(u64::from(was_there)),
             Err(error) => tracing::warn!("socket {cookie} stays watched: {error}"),
         }
     }
 
-    /// Calls `each` for every cookie closed since; Ok(true) if some were lost: ask the kernel
-    /// about all. Takes two system calls if nothing closed.
-    pub fn closed(&mut self, mut each: impl FnMut(u64)) -> Result<bool, Error> {
-        // Others go on closing: no more than the queue held when this began.
-        for _ in 0..self.closed.max_entries() {
-            let taken = self.closed.lookup_and_delete(&[]);
-            let taken = taken.map_err(|error| asked_in_vain(&error))?;
-            let Some(cookie) = taken.as_deref().and_then(number) else {
+    /// Calls `each` for every cookie closed since, but for no more than `most` (at least one).
+    /// Takes three system calls if nothing closed.
+    pub fn closed(&mut self, most: usize, mut each: impl FnMut(u64)) -> Result<News, Error> {
+        let most = most.max(1);
+        let mut taken = 0;
+        while taken < most {
+            let cookie = self.closed.lookup_and_delete(&[]);
+            let cookie = cookie.map_err(|error| asked_in_vain(&error))?;
+            let Some(cookie) = cookie.as_deref().and_then(number) else {
                 break;
             };
+            taken += 1;
             self.held = self.held.saturating_sub(1);
             each(cookie);
         }
-        let lost = self.lost.lookup(&0u32.to_ne_bytes(), MapFlags::ANY);
+        // What is still watched is held until it is removed.
+        let full = self.newly_lost(QUEUE_FULL)?;
+        self.held = self.held.saturating_sub(full);
+        let lost = full > 0;
+        Ok(News {
+            lost: self.newly_lost(STILL_WATCHED)? > 0 || lost,
+            more: taken == most,
+        })
+    }
+
+    /// Of the closes that are not in the queue, those since the last call.
+    fn newly_lost(&mut self, why: u32) -> Result<u64, Error> {
+        let lost = self.lost.lookup(&why.to_ne_bytes(), MapFlags::ANY);
         let lost = lost.map_err(|error| asked_in_vain(&error))?;
         let lost = lost.as_deref().and_then(number).unwrap_or_default();
-        let grown = lost.wrapping_sub(self.lost_so_far);
-        self.lost_so_far = lost;
-        self.held = self.held.saturating_sub(grown);
-        Ok(grown > 0)
+        let so_far = &mut self.lost_so_far[why as usize];
+        Ok(lost.wrapping_sub(std::mem::replace(so_far, lost)))
     }
 }
 
 fn size(open: &mut OpenObject, most: u32) -> Result<(), Error> {
-    for name in ["watched", "closed"] {
+    for (name, entries) in [
+        ("watched", most),
+        ("closed", most),
+        ("ended", ended_of(most)),
+    ] {
         open.maps_mut()
             .find(|map| map.name() == name)
-            .and_then(|mut map| map.set_max_entries(most).ok())
+            .and_then(|mut map| map.set_max_entries(entries).ok())
             .ok_or_else(|| BLUEPRINT.lacks(&format!("map \"{name}\"")))?;
     }
     Ok(())

@@ -36,9 +36,13 @@ fn config(ifindex: u32, mode: Mode) -> PortConfig {
 }
 
 fn attach(ifindex: u32, mode: Mode) -> Result<(), Error> {
-    PortProgram::load(&config(ifindex, mode), &fixture::no_endpoints())
-        .unwrap()
-        .attach()
+    PortProgram::load(
+        &config(ifindex, mode),
+        &fixture::no_endpoints(),
+        &fixture::no_sockets(),
+    )
+    .unwrap()
+    .attach()
 }
 
 fn qdiscs() -> String {
@@ -102,16 +106,24 @@ fn a_loader_detaches_what_it_attached() {
     isolated(|| {
         let nic = veth();
         for mode in [Mode::Native, Mode::Generic] {
-            let mut program =
-                PortProgram::load(&config(nic, mode), &fixture::no_endpoints()).unwrap();
+            let mut program = PortProgram::load(
+                &config(nic, mode),
+                &fixture::no_endpoints(),
+                &fixture::no_sockets(),
+            )
+            .unwrap();
             program.attach().unwrap();
             program.detach().unwrap();
             assert!(stale(nic).unwrap().is_empty());
             assert!(!qdiscs().contains("clsact"));
         }
         run("tc qdisc add dev nic clsact");
-        let mut program =
-            PortProgram::load(&config(nic, Mode::Native), &fixture::no_endpoints()).unwrap();
+        let mut program = PortProgram::load(
+            &config(nic, Mode::Native),
+            &fixture::no_endpoints(),
+            &fixture::no_sockets(),
+        )
+        .unwrap();
         program.attach().unwrap();
         program.detach().unwrap();
         assert!(qdiscs().contains("clsact"), "it was there before");

@@ -88,6 +88,7 @@ impl Lab {
                 ..fixture::config()
             },
             &fixture::no_endpoints(),
+            &fixture::no_sockets(),
         )
         .unwrap();
         program.set_addresses(&[(OWN, vec![])], &[]).unwrap();

@@ -337,13 +337,13 @@ fn the_host_port_hands_over_to_its_socket_or_drops() {
 
 #[test]
 fn without_privilege_loading_says_what_is_missing() {
-    let endpoints = no_endpoints();
+    let (endpoints, sockets) = (no_endpoints(), no_sockets());
     let error = thread::spawn(move || {
         let sets = capabilities(None).unwrap();
         let effective = sets.effective - (CapabilitySet::SYS_ADMIN | CapabilitySet::BPF);
         // Of this thread only.
         set_capabilities(None, CapabilitySets { effective, ..sets }).unwrap();
-        PortProgram::load(&config(), &endpoints)
+        PortProgram::load(&config(), &endpoints, &sockets)
             .err()
             .expect("loading needs privilege")
     })

@@ -5,7 +5,11 @@
  *
  * The library asks xtproxyd over shared memory. There is one handle for each
  * daemon; any number of threads may use it at once. When the daemon was
- * restarted, or the process has forked, the next call opens a new channel.
+ * restarted, or the process has forked, the next call opens a new channel,
+ * after chroot too: the runtime directory is held open. While the daemon is
+ * being restarted, calls wait for the next one: three seconds from the first
+ * that found none, and then not at all until there is one again. A child that
+ * has become another user needs a grant for that user.
  *
  * What is registered belongs to the socket: it ends with xtproxy_unassign or
  * when the socket is closed, not with the handle. Foreign addresses need a
@@ -18,6 +22,8 @@
  *     ENOPROTOOPT  no daemon answers, or it is of another version
  *     ETIMEDOUT    the daemon hangs; whether the call was done is unknown
  *     EBADF        fd is not open        ENOTSOCK  fd is no socket
+ *     EBADF        also: the first thread of the process has ended, or this
+ *                  one has a descriptor table of its own (unshare)
  *     EINVAL       the handle is NULL    EFAULT    a pointer is NULL
  *     EAFNOSUPPORT an address is not of AF_INET
  *
@@ -149,7 +155,11 @@ int xtproxy_listen_foreign(xtproxy *x, const struct sockaddr_in *foreign,
 /* Accepts a connection to a foreign address and returns a descriptor,
  * close-on-exec; client, if not NULL, is set to the client's true address.
  * Connections that were made to another address, the local one for example,
- * are closed. Blocks unless the listener is O_NONBLOCK: then EAGAIN. */
+ * are closed. Blocks unless the listener is O_NONBLOCK: then EAGAIN.
+ *
+ * When the daemon does not answer, nothing is lost: the connection is kept in
+ * the handle and the next call on this listener begins with it. So call again
+ * some time later, whether the listener is readable or not. */
 int xtproxy_accept_foreign(xtproxy *x, int listener,
                            struct sockaddr_in *client);
 

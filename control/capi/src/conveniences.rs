@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_uint};
 use std::net::SocketAddrV4;
-use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use xtproxy_client::{Error, ForeignListener, foreign_connect};
 
 use crate::address::{null, read, require, write};
 use crate::failure::{Failure, done, told};
-use crate::handle::{Handle, lend, registrar};
+use crate::handle::{Handle, get, lend, registrar};
 
 /// Longer than any kernel tries to connect.
 const FOR_EVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -114,10 +114,10 @@ pub unsafe extern "C" fn xtproxy_accept_foreign(
 ) -> c_int {
     told(-1, || {
         // SAFETY: this function's contract.
-        let registrar = unsafe { registrar(handle) }?;
+        let handle = unsafe { get(handle) }?;
         // SAFETY: this function's contract.
         let listener = unsafe { lend(listener) }?;
-        let (stream, source) = accept(registrar, &listener)?;
+        let (stream, source) = accept(handle, &listener)?;
         // SAFETY: this function's contract.
         unsafe { write(client, source) };
         Ok(stream.into_raw_fd())
@@ -151,21 +151,15 @@ pub unsafe extern "C" fn xtproxy_connect_foreign(
     })
 }
 
-/// Accepts until a connection is one to the listener's foreign address.
-fn accept(
-    registrar: &xtproxy_client::Registrar,
-    listener: &impl std::os::fd::AsFd,
-) -> Result<(OwnedFd, SocketAddrV4), Failure> {
+/// Accepts until a connection is one to the listener's foreign address. One about which the
+/// daemon does not answer waits for the next call.
+fn accept(handle: &Handle, listener: &impl AsFd) -> Result<(OwnedFd, SocketAddrV4), Failure> {
+    let Handle { registrar, waiting } = handle;
     let foreign = registrar.query(listener)?;
     loop {
-        let stream = match accept_with(listener, SocketFlags::CLOEXEC) {
-            Ok(stream) => stream,
-            // A client that has left already. A signal is the caller's to know of.
-            Err(Errno::CONNABORTED | Errno::PROTO) => continue,
-            Err(errno) => {
-                let line = format!("cannot accept a connection to {foreign}: {errno}");
-                return Err(Failure::new(errno.raw_os_error(), line));
-            }
+        let stream = match waiting.take(listener) {
+            Some(stream) => stream,
+            None => next(listener, foreign)?,
         };
         match registrar.original_destination(&stream, None) {
             Ok(original) if original.destination == foreign => {
@@ -173,7 +167,29 @@ fn accept(
             }
             Ok(_) => {}
             Err(Error::Refused { errno, .. }) if errno == libc::ENOENT => {}
-            Err(error) => return Err(error.into()),
+            // About this connection: it would be the same the next time.
+            Err(error @ Error::Refused { .. }) => return Err(error.into()),
+            Err(error) => {
+                waiting
+                    .keep(listener, stream)
+                    .map_err(std::io::Error::from)?;
+                return Err(error.into());
+            }
+        }
+    }
+}
+
+/// The next connection, whatever it was made to.
+fn next(listener: &impl AsFd, foreign: SocketAddrV4) -> Result<OwnedFd, Failure> {
+    loop {
+        match accept_with(listener, SocketFlags::CLOEXEC) {
+            Ok(stream) => return Ok(stream),
+            // A client that has left already. A signal is the caller's to know of.
+            Err(Errno::CONNABORTED | Errno::PROTO) => {}
+            Err(errno) => {
+                let line = format!("cannot accept a connection to {foreign}: {errno}");
+                return Err(Failure::new(errno.raw_os_error(), line));
+            }
         }
     }
 }

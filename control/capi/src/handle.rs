@@ -10,20 +10,33 @@ use rustix::io::fcntl_getfd;
 use xtproxy_client::{Error, Registrar, runtime_dir};
 
 use crate::failure::{Failure, told};
+use crate::waiting::Waiting;
 
 /// What C has a pointer to.
-pub(crate) struct Handle(Registrar);
+pub(crate) struct Handle {
+    pub registrar: Registrar,
+    /// Of `xtproxy_accept_foreign`.
+    pub waiting: Waiting,
+}
 
 /// The registrar of a handle.
 ///
 /// # Safety
-/// The pointer is NULL or comes from `xtproxy_open`, and nobody closes it in the lifetime.
+/// As [`get`].
 pub(crate) unsafe fn registrar<'a>(handle: *const Handle) -> Result<&'a Registrar, Failure> {
+    // SAFETY: this function's contract.
+    Ok(unsafe { &get(handle)?.registrar })
+}
+
+/// A handle.
+///
+/// # Safety
+/// The pointer is NULL or comes from `xtproxy_open`, and nobody closes it in the lifetime.
+pub(crate) unsafe fn get<'a>(handle: *const Handle) -> Result<&'a Handle, Failure> {
     // SAFETY: not NULL it is a handle that lives, by this function's contract; it is only ever
     // shared.
     let handle = unsafe { handle.as_ref() };
-    let handle = handle.ok_or_else(|| Failure::new(libc::EINVAL, "the handle is NULL"));
-    Ok(&handle?.0)
+    handle.ok_or_else(|| Failure::new(libc::EINVAL, "the handle is NULL"))
 }
 
 /// A socket of the caller's, for the time of a call.
@@ -73,7 +86,8 @@ pub unsafe extern "C" fn xtproxy_open(dir: *const c_char) -> *mut Handle {
             }
             _ => error.into(),
         })?;
-        Ok(Box::into_raw(Box::new(Handle(registrar))))
+        let waiting = Waiting::default();
+        Ok(Box::into_raw(Box::new(Handle { registrar, waiting })))
     })
 }
 

@@ -9,3 +9,4 @@ mod conveniences;
 mod failure;
 mod handle;
 mod operations;
+mod waiting;

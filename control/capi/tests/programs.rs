@@ -256,12 +256,27 @@ struct Watched {
 impl Watched {
     /// Of two accepted sockets the first belongs to somebody else.
     fn daemon() -> (TempDir, Daemon, Self) {
+        let mut accepted = 0;
+        Self::answering(move |request| {
+            if request.operation == Operation::OriginalDestination {
+                accepted += 1;
+                if accepted == 1 {
+                    return errno(ENOENT);
+                }
+            }
+            full().into()
+        })
+    }
+
+    /// Answers by a script, once it has looked.
+    fn answering(
+        mut script: impl FnMut(&Request) -> Say + Send + 'static,
+    ) -> (TempDir, Daemon, Self) {
         let watched = Self {
             pid: Arc::default(),
             local: Arc::default(),
         };
         let (pid, local) = (Arc::clone(&watched.pid), Arc::clone(&watched.local));
-        let mut accepted = 0;
         let (dir, daemon) = daemon(move |request| {
             let is_listener = request.operation == Operation::AssignFlags && request.flags == 2;
             if is_listener && pid.load(Ordering::SeqCst) == 0 {
@@ -270,13 +285,7 @@ impl Watched {
             if is_listener {
                 *local.lock().unwrap() = Some(local_of(pid.load(Ordering::SeqCst), request));
             }
-            if request.operation == Operation::OriginalDestination {
-                accepted += 1;
-                if accepted == 1 {
-                    return errno(ENOENT);
-                }
-            }
-            full().into()
+            script(request)
         });
         (dir, daemon, watched)
     }
@@ -353,6 +362,34 @@ fn a_program_listens_and_connects() {
     assert_eq!(connect.foreign, full().peer);
     assert_eq!(connect.peer, Some(to));
     assert_eq!(connect.access, Access::Set);
+}
+
+#[test]
+fn a_daemon_that_fails_costs_no_connection() {
+    let mut dying = 0;
+    let (dir, _daemon, watched) = Watched::answering(move |request| {
+        if request.operation == Operation::OriginalDestination {
+            dying += 1;
+            // Each question is asked twice.
+            if dying <= 4 {
+                return Say::Die;
+            }
+        }
+        full().into()
+    });
+    let installed = Installed::new();
+    let program = installed.test_program("patient");
+    let mut command = installed.command(&program);
+    command.arg(dir.path()).stdout(Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
+    let local = watched.await_local(&running.0);
+    let client = TcpStream::connect(local).unwrap();
+    assert_eq!(read_all(client), "x");
+    assert!(running.0.wait().unwrap().success());
+    let mut said = String::new();
+    let mut stdout = running.0.stdout.take().unwrap();
+    stdout.read_to_string(&mut said).unwrap();
+    assert_eq!(said, format!("{}\n2\n198.51.100.7:4000\n", local.port()));
 }
 
 #[test]

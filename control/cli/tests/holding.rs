@@ -191,6 +191,29 @@ fn a_command_gets_the_signal_and_the_registration_stands_until_it_is_done() {
     assert!(daemon.script().standing.is_empty());
 }
 
+/// A shell resets what it inherits; most programs keep blocked what is blocked.
+#[test]
+fn a_command_without_manners_is_ended_by_the_signal() {
+    let (dir, _daemon) = daemon();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let at = free().to_string();
+        let arguments = [
+            "listen",
+            "--foreign",
+            FOREIGN,
+            "--local",
+            &at,
+            "--",
+            "sleep",
+            "60",
+        ];
+        let mut holder = Holder::start(dir.path(), &arguments);
+        assert!(holder.told().starts_with("listening"));
+        holder.send(signal);
+        assert_eq!(holder.code(), Some(128 + signal as i32));
+    }
+}
+
 #[test]
 fn what_a_restarted_daemon_has_lost_is_registered_again() {
     let (dir, daemon) = daemon();

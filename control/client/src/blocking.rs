@@ -82,6 +82,11 @@ impl Client {
 /// Connects to the daemon's socket, with a limit to its silence.
 pub(crate) fn open(socket: &Path) -> Result<UnixStream> {
     let stream = UnixStream::connect(socket).map_err(|e| Error::connecting(socket, e))?;
+    limited(stream, socket)
+}
+
+/// Limits how long the daemon behind `socket` may be silent.
+pub(crate) fn limited(stream: UnixStream, socket: &Path) -> Result<UnixStream> {
     stream
         .set_read_timeout(Some(ANSWER_TIME))
         .and_then(|()| stream.set_write_timeout(Some(ANSWER_TIME)))

@@ -21,6 +21,19 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
+    /// Nobody listens at the daemon's socket, and the folder that it was in is no more.
+    #[error(
+        "no daemon answers at {}: its folder was removed, and one made since cannot be found from \
+         another root directory: start xtproxyd, restart this program if it uses chroot, and do \
+         not have the folder removed at restarts (systemd: no RuntimeDirectory=)",
+        socket.display()
+    )]
+    FolderGone {
+        /// The socket.
+        socket: PathBuf,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// The socket cannot be used by this user.
     #[error("{}: permission denied: only root may use this socket", socket.display())]
     Denied {
@@ -78,7 +91,7 @@ impl Error {
         let named = |errno: Errno| errno.raw_os_error();
         match self {
             Self::Refused { errno, .. } => *errno,
-            Self::NoDaemon { .. } => named(Errno::NOPROTOOPT),
+            Self::NoDaemon { .. } | Self::FolderGone { .. } => named(Errno::NOPROTOOPT),
             Self::Denied { .. } => named(Errno::ACCESS),
             Self::NotRedirected(_) => named(Errno::NOENT),
             Self::BadSocket(_) => named(Errno::INVAL),
@@ -140,6 +153,12 @@ impl Error {
         }
     }
 
+    /// Whether there is no daemon now, as while it is being restarted.
+    pub(crate) fn is_absence(&self) -> bool {
+        let is_none = matches!(self, Self::NoDaemon { .. } | Self::FolderGone { .. });
+        is_none || self.is_broken_connection()
+    }
+
     /// Whether a new connection might do better: the daemon may have been restarted.
     pub(crate) fn is_broken_connection(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
@@ -154,6 +173,7 @@ impl From<Error> for io::Error {
         let kind = match &error {
             Error::Refused { errno, .. } => return Self::from_raw_os_error(*errno),
             Error::NoDaemon { source, .. }
+            | Error::FolderGone { source, .. }
             | Error::Io { source, .. }
             | Error::Socket { source, .. } => match source.raw_os_error() {
                 Some(errno) => return Self::from_raw_os_error(errno),

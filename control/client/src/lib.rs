@@ -43,7 +43,8 @@
 //! With the feature `tokio`, the module `asynchronous` has the same for tokio's tasks.
 //! [`Control`] speaks to the socket for root and is what `xtproxy` is made of.
 //!
-//! Never here: unsafe code, threads, a runtime of its own.
+//! Never here: unsafe code, a runtime of its own, or threads, apart from one that fetches a
+//! connection from the daemon's folder when the path to it is lost (`chroot`).
 
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
@@ -51,8 +52,10 @@ mod blocking;
 mod channel;
 mod connector;
 mod control;
+mod descriptor;
 mod error;
 mod flags;
+mod folder;
 mod listener;
 mod refusal;
 mod registrar;

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -25,6 +26,8 @@ pub struct ForeignListener {
     registrar: Registrar,
     local: SocketAddrV4,
     foreign: SocketAddrV4,
+    /// Accepted, but nobody could say whose they are. Those of several threads at most.
+    kept: Mutex<Vec<TcpStream>>,
 }
 
 impl ForeignListener {
@@ -92,6 +95,7 @@ impl ForeignListener {
             registrar: registrar.clone(),
             local,
             foreign,
+            kept: Mutex::default(),
         })
     }
 
@@ -101,7 +105,8 @@ impl ForeignListener {
     /// Connections that were not made to the foreign address are closed and not told.
     ///
     /// # Errors
-    /// When the kernel has no more descriptors or memory, or the daemon does not answer.
+    /// When the kernel has no more descriptors or memory, or the daemon does not answer. Nothing is
+    /// lost then: a connection that has been accepted is kept for the next call.
     pub fn accept(&self) -> Result<(TcpStream, SocketAddrV4)> {
         loop {
             self.wait(None)?;
@@ -131,12 +136,18 @@ impl ForeignListener {
     /// Accepts a connection that is there already. [`AsFd`] is readable when one may be.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept).
+    /// As [`accept`](Self::accept). After an error try again some time later, readable or not:
+    /// the connection that is kept is no longer in the socket's queue.
     pub fn try_accept(&self) -> Result<Option<(TcpStream, SocketAddrV4)>> {
-        match self.take()? {
-            Some(stream) => judge(&self.registrar, self.foreign, stream),
-            None => Ok(None),
-        }
+        let next = match self.kept().pop() {
+            Some(kept) => Some(kept),
+            None => self.take()?,
+        };
+        let Some(stream) = next else { return Ok(None) };
+        judge(&self.registrar, self.foreign, stream).map_err(|unjudged| {
+            self.kept().extend(unjudged.stream);
+            unjudged.error
+        })
     }
 
     /// The box's own address and port by which it listens.
@@ -164,8 +175,15 @@ impl ForeignListener {
         }
     }
 
+    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<TcpStream>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until there may be a connection; false if that takes too long.
     fn wait(&self, most: Option<Duration>) -> Result<bool> {
+        if !self.kept().is_empty() {
+            return Ok(true);
+        }
         // What is too long for the kernel is for ever.
         let most = most.and_then(|most| Timespec::try_from(most).ok());
         let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
@@ -195,19 +213,35 @@ impl From<ForeignListener> for OwnedFd {
     }
 }
 
+/// A connection of which nobody could say whose it is.
+#[derive(Debug)]
+pub(crate) struct Unjudged {
+    pub error: Error,
+    /// To be judged later; nothing if the daemon refuses to.
+    pub stream: Option<TcpStream>,
+}
+
 /// Tells whose connection it is. Nothing if it was made to another address than this one: the
 /// listener's own, say.
 pub(crate) fn judge(
     registrar: &Registrar,
     foreign: SocketAddrV4,
     stream: TcpStream,
-) -> Result<Option<(TcpStream, SocketAddrV4)>> {
+) -> std::result::Result<Option<(TcpStream, SocketAddrV4)>, Unjudged> {
     let gone = Errno::NOENT.raw_os_error();
     match registrar.original_destination(&stream, None) {
         Ok(original) if original.destination == foreign => Ok(Some((stream, original.source))),
         Ok(_) => Ok(None),
         Err(Error::Refused { errno, .. }) if errno == gone => Ok(None),
-        Err(error) => Err(error),
+        // About this connection: it would be the same the next time.
+        Err(error @ Error::Refused { .. }) => Err(Unjudged {
+            error,
+            stream: None,
+        }),
+        Err(error) => Err(Unjudged {
+            error,
+            stream: Some(stream),
+        }),
     }
 }
 

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::CLIENT_SOCKET;
 use rustix::io::Errno;
 use shm::{Access, Operation, Reply, Request};
 
@@ -18,10 +17,19 @@ use crate::{Error, Flags, Result, refusal, runtime_dir};
 ///
 /// There is one channel to the daemon; any number of threads may ask over it at once, and clones
 /// share it. When the daemon was restarted, or this is a forked child, the next call opens a new
-/// one. What is registered belongs to the socket and not to this value: it ends with
+/// one: after `chroot` too, because the runtime directory is held open, as long as it is not
+/// removed. Whoever opens a channel is asked for a grant of its own: a child that has become
+/// another user needs one for that user.
+///
+/// What is registered belongs to the socket and not to this value: it ends with
 /// [`unassign`](Self::unassign) or with the socket.
 ///
-/// A call takes microseconds; one to a daemon that hangs takes [`PATIENCE`](shm::PATIENCE).
+/// A call takes microseconds; one to a daemon that hangs takes [`PATIENCE`](shm::PATIENCE). While
+/// a daemon is being restarted, calls wait for the next one: three seconds from the first that
+/// found none, and then not at all until there is one again.
+///
+/// The daemon takes sockets from the descriptor table of the process's first thread. In a program
+/// whose first thread has ended, or in a thread with a table of its own, every call says `EBADF`.
 #[derive(Clone, Debug)]
 pub struct Registrar {
     channel: Arc<Channel>,
@@ -53,10 +61,29 @@ impl Registrar {
     /// # Errors
     /// When no daemon answers there.
     pub fn connect_to(dir: impl AsRef<Path>) -> Result<Self> {
-        let channel = Channel::open(dir.as_ref().join(CLIENT_SOCKET))?;
+        let channel = Channel::open(dir.as_ref())?;
         Ok(Self {
             channel: Arc::new(channel),
         })
+    }
+
+    /// Asks the daemon of this runtime directory, from the first call on. The directory is held
+    /// from now on, so that the call may come after `chroot`.
+    #[must_use]
+    pub fn lazy(dir: impl AsRef<Path>) -> Self {
+        let channel = Channel::new(dir.as_ref());
+        Self {
+            channel: Arc::new(channel),
+        }
+    }
+
+    /// Opens the channel, if it has never been opened: to learn early, or why, that there is no
+    /// daemon.
+    ///
+    /// # Errors
+    /// When no daemon answers.
+    pub fn ready(&self) -> Result<()> {
+        self.channel.ready()
     }
 
     /// Which version of the interface is served: major, minor and patch from the top byte down,
@@ -188,10 +215,11 @@ impl Registrar {
         })
     }
 
-    /// The descriptors of the channel, for programs that close all that they do not know.
+    /// The descriptors of the channel and of the daemon's folder, for programs that close all that
+    /// they do not know. They change when a channel is opened anew.
     #[must_use]
     pub fn descriptors(&self) -> Vec<RawFd> {
-        self.channel.end().descriptors().to_vec()
+        self.channel.descriptors()
     }
 
     /// Any operation, with the socket named by its number in this process: for the edges to
@@ -248,15 +276,51 @@ impl Registrar {
         let is = |expected: Errno| errno == expected.raw_os_error();
         match request.operation {
             Operation::Assign | Operation::AssignFlags if is(Errno::EXIST) => {
-                let query = Request::new(Operation::Query, Access::Get, request.fd);
-                let reply = self.channel.ask(&query)?.reply;
-                Ok(reply.errno == 0 && reply.foreign == request.foreign)
+                self.is_assigned(request)
+            }
+            Operation::Alloc if is(Errno::INVAL) => {
+                let foreign = self.again(request, Operation::Query)?.foreign;
+                Ok(foreign.is_some_and(|foreign| foreign.port() != 0))
             }
             Operation::Unassign => Ok(is(Errno::NOENT)),
             _ => Ok(false),
         }
     }
+
+    /// Whether the socket has what this request would give it.
+    fn is_assigned(&self, request: &Request) -> Result<bool> {
+        let entry = self.again(request, Operation::Query)?;
+        if entry.errno != 0 || entry.foreign != request.foreign {
+            return Ok(false);
+        }
+        let has = self.again(request, Operation::Flags)?;
+        let flags = |bits| Flags::from_bits_retain(bits) - TOLD;
+        if has.errno != 0 || flags(has.flags) != flags(request.flags) {
+            return Ok(false);
+        }
+        match (entry.peer, request.peer) {
+            (told, wanted) if told == wanted => Ok(true),
+            // A daemon that does not tell the peer: recording it once more changes nothing.
+            (None, Some(_)) => {
+                let mut record = Request::new(Operation::Connect, Access::Set, request.fd);
+                record.cookie = request.cookie;
+                record.peer = request.peer;
+                Ok(self.channel.ask(&record)?.reply.errno == 0)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Asks for something else about the socket of a request.
+    fn again(&self, about: &Request, operation: Operation) -> Result<Reply> {
+        let mut request = Request::new(operation, Access::Get, about.fd);
+        request.cookie = about.cookie;
+        Ok(self.channel.ask(&request)?.reply)
+    }
 }
+
+/// Flags that say what an entry is, not what the client asked for.
+const TOLD: Flags = Flags::MARK.union(Flags::APPLIED);
 
 /// An address of a reply, which is IPv4.
 fn ipv4(address: Option<SocketAddr>) -> Result<SocketAddrV4> {

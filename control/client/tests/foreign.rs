@@ -6,7 +6,7 @@ mod scripted;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use xtproxy_client::{
 const ENOENT: i32 = 2;
 const EPERM: i32 = 1;
 const EEXIST: i32 = 17;
+const ENOPROTOOPT: i32 = 92;
 const EADDRINUSE: i32 = 98;
 const ECONNREFUSED: i32 = 111;
 
@@ -136,6 +137,75 @@ fn who_did_not_want_the_foreign_address_is_not_accepted() {
     assert_eq!(&said, b"hello");
     assert_closed(first);
     assert_closed(second);
+}
+
+/// A daemon that dies with every question about an accepted socket until it is told to live.
+fn failing_first() -> (TempDir, Daemon, Registrar, Arc<AtomicBool>) {
+    let lives = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&lives);
+    let (dir, daemon, registrar) = registrar(move |request| {
+        let is_about_accepted = request.operation == Operation::OriginalDestination;
+        if is_about_accepted && !told.load(Ordering::SeqCst) {
+            return Say::Die;
+        }
+        original()
+    });
+    (dir, daemon, registrar, lives)
+}
+
+/// It has one end of this connection.
+fn assert_served((mut accepted, source): (TcpStream, SocketAddrV4), mut ours: TcpStream) {
+    assert_eq!(source, client());
+    ours.write_all(b"x").unwrap();
+    accepted.set_read_timeout(Some(SOON)).unwrap();
+    accepted.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn a_daemon_that_fails_costs_no_connection() {
+    let (_dir, _daemon, registrar, lives) = failing_first();
+    let listener = ForeignListener::bind(&registrar, foreign(), LOCALHOST).unwrap();
+    let ours = TcpStream::connect(listener.local_addr()).unwrap();
+    for _ in 0..2 {
+        let error = listener.accept_within(SOON).unwrap_err();
+        assert_eq!(error.errno(), ENOPROTOOPT, "{error}");
+        assert_eq!(listener.try_accept().unwrap_err().errno(), ENOPROTOOPT);
+    }
+    lives.store(true, Ordering::SeqCst);
+    assert_served(listener.accept_within(SOON).unwrap(), ours);
+    assert!(listener.try_accept().unwrap().is_none());
+}
+
+#[test]
+fn a_connection_that_the_daemon_refuses_to_judge_holds_nobody_up() {
+    let (_dir, _daemon, registrar) = registrar(|request| match request.operation {
+        Operation::OriginalDestination => errno(EPERM),
+        _ => original(),
+    });
+    let listener = ForeignListener::bind(&registrar, foreign(), LOCALHOST).unwrap();
+    let ours = TcpStream::connect(listener.local_addr()).unwrap();
+    let error = listener.accept_within(SOON).unwrap_err();
+    assert_eq!(error.errno(), EPERM, "{error}");
+    assert_closed(ours);
+    assert!(listener.try_accept().unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_daemon_that_fails_costs_no_task_its_connection() {
+    let (_dir, _daemon, registrar, lives) = failing_first();
+    let bound =
+        xtproxy_client::asynchronous::ForeignListener::bind(&registrar, foreign(), LOCALHOST);
+    let listener = bound.await.unwrap();
+    let ours = TcpStream::connect(listener.local_addr()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(listener.accept().await.unwrap_err().errno(), ENOPROTOOPT);
+    }
+    lives.store(true, Ordering::SeqCst);
+    let accepted = tokio::time::timeout(SOON, listener.accept()).await;
+    let (stream, source) = accepted.unwrap().unwrap();
+    let stream = stream.into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    assert_served((stream, source), ours);
 }
 
 #[test]

@@ -108,10 +108,10 @@ fn a_socket_of_the_wrong_kind_is_named() {
     let client = Client::connect_to(dir.path()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     for (fd, words) in [
-        (listener.as_fd(), "a listening socket"),
+        (listener.as_fd(), "ask about an accepted connection"),
         (
             std::fs::File::open("/dev/null").unwrap().as_fd(),
-            "not a socket",
+            "no socket",
         ),
     ] {
         let error = client.original_destination(&fd).unwrap_err();

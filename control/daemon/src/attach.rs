@@ -9,11 +9,10 @@ use anyhow::{Context, Result, bail};
 use host::{Change, Changes, Direction, HostPort, Link, Snapshot};
 use pipeline::{Ingress, Marks, PortId};
 use worker::LaneSpec;
-use xdp_prog::{
-    Delivery, EndpointMap, HostConfig, HostProgram, Management, Mode, PortConfig, PortProgram,
-};
+use xdp_prog::{Delivery, HostConfig, HostProgram, Management, Mode, PortConfig, PortProgram};
 
 use crate::surroundings::Steered;
+use crate::world::Registered;
 
 /// Bytes that Ethernet and two VLAN tags add to an MTU. What is longer is no frame of this link
 /// but a packet that a sender has not segmented, even where it fits a chunk.
@@ -56,8 +55,8 @@ pub struct AttachConfig {
     pub open: bool,
     /// The workers' sockets.
     pub sockets: Sockets,
-    /// Registered endpoints, one map for all ports.
-    pub endpoints: EndpointMap,
+    /// Registered endpoints and their sockets, the same maps for all ports.
+    pub endpoints: Registered,
 }
 
 impl AttachConfig {
@@ -179,9 +178,11 @@ impl Attachments {
                 host_ifindex: config.host_port.kernel.ifindex,
                 from_wire: config.marks.from_wire(id).0,
                 from_stack: config.marks.from_stack(id).0,
+                from_stranger: config.marks.from_stranger(id).0,
                 reinjected: config.secret_mac(),
             },
-            &config.endpoints,
+            &config.endpoints.endpoints,
+            &config.endpoints.sockets,
         )?;
         for (queue, socket) in config.sockets.at(Ingress::Port(id)) {
             program.set_socket(queue, socket)?;

@@ -6,11 +6,23 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use anyhow::Result;
 use pipeline::SharedView;
-use registry::{AliveSocket, Way};
+use registry::{AliveSocket, News, Way};
 use wire::{Endpoint, Protocol};
-use xdp_prog::{Direction, EndpointMap, Endpoints, SocketWatch};
+use xdp_prog::{Direction, EndpointMap, Endpoints, SocketMaps, SocketWatch};
 
 use crate::config::{Config, Grant, Whom};
+
+/// So many closed sockets with flows find room, however many flows there may be.
+const ORPHANS_MOST: usize = 1 << 20;
+
+/// What steering knows of registrations, the same on all ports.
+#[derive(Clone, Debug)]
+pub struct Registered {
+    /// The endpoints.
+    pub endpoints: EndpointMap,
+    /// The sockets that they belong to.
+    pub sockets: SocketMaps,
+}
 
 /// What the registry asks of the box.
 pub struct World {
@@ -24,9 +36,11 @@ pub struct World {
 impl World {
     /// Makes the maps that steering will know, and begins to watch sockets.
     pub fn open(config: &Config, view: SharedView) -> Result<Self> {
+        let limits = &config.limits;
         // Those of closed sockets stay for as long as their flows live; a foreign endpoint that
-        // is listened to may take a second entry.
-        let most = 2 * u32::try_from(config.limits.registrations + config.limits.flows)?;
+        // is listened to may take a second entry. Beyond that, new registrations are refused.
+        let most = 2 * (limits.registrations + limits.flows.min(ORPHANS_MOST));
+        let most = u32::try_from(most)?;
         let management = config.steered_management().into_iter();
         Ok(Self {
             endpoints: Endpoints::create(most)?,
@@ -37,8 +51,11 @@ impl World {
     }
 
     /// What the ports' programs have to know.
-    pub fn endpoints(&self) -> EndpointMap {
-        self.endpoints.map()
+    pub fn endpoints(&self) -> Registered {
+        Registered {
+            endpoints: self.endpoints.map(),
+            sockets: self.watch.maps(),
+        }
     }
 }
 
@@ -66,17 +83,18 @@ impl registry::World for World {
         }
     }
 
-    fn watch(&mut self, cookie: u64) -> io::Result<()> {
-        self.watch.add(cookie).map_err(io::Error::other)
+    fn watch(&mut self, cookie: u64, shows: bool) -> io::Result<()> {
+        self.watch.add(cookie, shows).map_err(io::Error::other)
     }
 
     fn forget(&mut self, cookie: u64) {
         self.watch.remove(cookie);
     }
 
-    fn closed(&mut self, gone: &mut Vec<u64>) -> io::Result<bool> {
-        let told = self.watch.closed(|cookie| gone.push(cookie));
-        told.map_err(io::Error::other)
+    fn closed(&mut self, gone: &mut Vec<u64>, most: usize) -> io::Result<News> {
+        let told = self.watch.closed(most, |cookie| gone.push(cookie));
+        let xdp_prog::News { lost, more } = told.map_err(io::Error::other)?;
+        Ok(News { lost, more })
     }
 
     fn alive(&mut self) -> io::Result<HashMap<u64, AliveSocket>> {

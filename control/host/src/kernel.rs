@@ -18,10 +18,11 @@ pub struct KernelVersion {
     pub minor: u32,
 }
 
-/// AF_XDP with need-wakeup, shared regions and the BPF helpers that the steering programs call.
+/// AF_XDP with need-wakeup, shared regions and the BPF helpers that the steering programs call
+/// (5.10); a name for the network namespace of a socket (5.14).
 const OLDEST: KernelVersion = KernelVersion {
     major: 5,
-    minor: 10,
+    minor: 14,
 };
 
 impl KernelVersion {
@@ -113,10 +114,11 @@ mod tests {
         };
         assert_eq!(
             refusal(5, 4).as_deref(),
-            Some("this is Linux 5.4; xtproxyd needs Linux 5.10 or later")
+            Some("this is Linux 5.4; xtproxyd needs Linux 5.14 or later")
         );
         assert!(refusal(4, 19).is_some());
-        assert_eq!(refusal(5, 10), None);
+        assert!(refusal(5, 13).is_some());
+        assert_eq!(refusal(5, 14), None);
         assert_eq!(refusal(6, 0), None);
     }
 }

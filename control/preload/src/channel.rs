@@ -5,7 +5,6 @@
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use shm::{Access, Operation, Reply, Request};
 use xtproxy_client::Registrar;
@@ -25,8 +24,12 @@ const ERRNO_MAX: i32 = 4095;
 pub fn call(request: &Request) -> Result<Reply, Errno> {
     IS_USED.store(true, Ordering::Relaxed);
     let registrar = registrar().ok_or(Errno::NOPROTOOPT)?;
+    registrar.ready().map_err(|error| {
+        report::line(|| error.to_string());
+        Errno::NOPROTOOPT
+    })?;
     let answer = registrar.call(request);
-    // It may have opened a new channel: after fork, or after a restart of the daemon.
+    // It may have opened a new channel: the first one, after fork, or after a restart.
     descriptors::publish(&registrar.descriptors());
     report::line(|| match &answer {
         Ok(reply) => format!("{request:?} -> {reply:?}"),
@@ -45,13 +48,17 @@ pub fn is_answered() -> bool {
     call(&question) != Err(Errno::NOPROTOOPT)
 }
 
-/// Opens it while the daemon's socket can be reached, in a program that has used it.
+/// What is needed while the daemon's folder can be reached: it is held. In a program that has used
+/// the channel it is opened, too, with the rights that the process has now.
 pub fn prepare() {
     if IS_USED.load(Ordering::Relaxed) {
         is_answered();
+    } else if let Some(registrar) = registrar() {
+        descriptors::publish(&registrar.descriptors());
     }
 }
 
+/// It holds the daemon's folder from the first use on.
 fn registrar() -> Option<&'static Registrar> {
     let dir = start::once();
     if process::is_borrowed() {
@@ -59,16 +66,8 @@ fn registrar() -> Option<&'static Registrar> {
     }
     let found = REGISTRAR.load(Ordering::Acquire);
     // SAFETY: null, or what `keep` put there, which is never freed.
-    if let Some(registrar) = unsafe { found.as_ref() } {
-        return Some(registrar);
-    }
-    match above_standard(|| Registrar::connect_to(dir)) {
-        Ok(registrar) => Some(keep(registrar)),
-        Err(error) => {
-            report::line(|| error.to_string());
-            None
-        }
-    }
+    let found = unsafe { found.as_ref() };
+    Some(found.unwrap_or_else(|| keep(Registrar::lazy(dir))))
 }
 
 /// Keeps it for good, unless another thread was first.
@@ -84,21 +83,4 @@ fn keep(registrar: Registrar) -> &'static Registrar {
             unsafe { &*first }
         }
     }
-}
-
-/// Does something with the numbers of standard input, output and error taken: daemons close
-/// those, and open them anew expecting the same numbers.
-fn above_standard<T>(work: impl FnOnce() -> T) -> T {
-    let mut held = [const { None }; 3];
-    for place in &mut held {
-        match eventfd(0, EventfdFlags::CLOEXEC) {
-            Ok(fd) if std::os::fd::AsRawFd::as_raw_fd(&fd) <= libc::STDERR_FILENO => {
-                *place = Some(fd)
-            }
-            _ => break,
-        }
-    }
-    let done = work();
-    drop(held);
-    done
 }

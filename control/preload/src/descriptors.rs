@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 /// No descriptor.
 const NONE: RawFd = -1;
 
-/// At most as many: the channel has two.
+/// At most as many: the channel has two, and the daemon's folder is held.
 const MOST: usize = 4;
 
 static OURS: [AtomicI32; MOST] = [const { AtomicI32::new(NONE) }; MOST];

@@ -175,8 +175,8 @@ pub unsafe extern "C-unwind" fn closefrom(first: c_int) {
     }
 }
 
-/// Opens the channel before the daemon's socket is out of sight, if the program uses it: one that was
-/// forked since has none yet.
+/// Holds the daemon's folder before it is out of sight. Opens the channel, too, if the program uses
+/// it: one that was forked since has none yet.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C-unwind" fn chroot(path: *const c_char) -> c_int {
     inside::run((), channel::prepare);

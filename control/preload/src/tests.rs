@@ -1,6 +1,7 @@
 //! The parts that need no program around them.
 
 use std::net::SocketAddrV4;
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -8,7 +9,7 @@ use shm::{Access, Operation, Reply};
 
 use crate::answers::{Original, Shard};
 use crate::option::InTproxy;
-use crate::{control, descriptors};
+use crate::{control, descriptors, wishes};
 
 fn endpoint(text: &str) -> SocketAddrV4 {
     text.parse().unwrap()
@@ -38,6 +39,21 @@ fn ranges_are_cut_where_ours_are() {
     assert_eq!(pieces([0, 2, 4, 6], 0, 6), [(1, 1), (3, 3), (5, 5)]);
     assert_eq!(pieces([-1, -1, -1, 7], top, top), [(top, top)]);
     assert_eq!(pieces([-1, -1, -1, 7], 9, 3), []);
+}
+
+/// Other tests open and close theirs meanwhile.
+#[test]
+fn open_descriptors_are_found_by_either_way() {
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let low = file.as_raw_fd();
+    let far = rustix::io::fcntl_dupfd_cloexec(&file, 900).unwrap();
+    let high = far.as_raw_fd();
+    for found in [wishes::listed().unwrap(), wishes::probed()] {
+        assert!(found.contains(&low), "{found:?}");
+        assert!(found.is_sorted() && found.len() < 500, "{found:?}");
+        assert!(!found.contains(&888));
+        assert!(found.contains(&high), "{found:?}");
+    }
 }
 
 #[test]

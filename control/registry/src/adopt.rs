@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddrV4;
 
-use crate::client::is_granted;
 use crate::entry::{Diverted, Entry};
 use crate::error::Error;
 use crate::refusal::Refusal;
@@ -38,7 +37,9 @@ impl Registry {
             left.entries.into_iter().partition(|entry| {
                 !entry.is_orphan
                     && seen.insert(entry.cookie)
-                    && self.world.watch(entry.cookie).is_ok()
+                    && (self.world)
+                        .watch(entry.cookie, entry.terms.shows())
+                        .is_ok()
             });
         for entry in ended {
             self.shadow(entry, now_ns)?;
@@ -77,6 +78,7 @@ impl Registry {
         let owner = self.take_owner(now_ns).map_err(refused)?;
         self.flows.withdraw(owner);
         entry.is_orphan = true;
+        self.count_diverted(1);
         self.divert(&entry, entry.diverted).map_err(refused)?;
         let written = self.store.write(owner, &entry);
         self.counts.failures += u64::from(written.is_err());
@@ -99,10 +101,7 @@ impl Registry {
         if alive.get(&entry.cookie) != Some(&wanted) {
             return Err(Refusal::NotFound);
         }
-        let foreign = entry.terms.foreign.addr;
-        if !is_granted(&self.grants, entry.client.uid, &entry.client.gids, foreign) {
-            return Err(Refusal::NotGranted);
-        }
+        self.is_allowed(&entry.client, &entry.terms)?;
         // Whether the box has the local address at this moment does not matter: it can come
         // back, and the socket is bound to it.
         if self.world.is_management(entry.proto, entry.local.port) {

@@ -16,6 +16,8 @@ use crate::terms::Terms;
 
 /// The version of the interface: major, minor, patch.
 const VERSION: u32 = 2 << 24 | 6;
+/// How many free foreign ports ALLOC tries, in case connections hold them.
+const PORTS_TRIED: usize = 1024;
 
 impl Registry {
     /// Does what a client asks, or refuses it and changes nothing.
@@ -34,7 +36,7 @@ impl Registry {
             && refusal.is_clash()
         {
             // What stands in the way may have been closed a moment ago.
-            let has_ended = self.catch_up(now_ns);
+            let has_ended = self.catch_up_for(socket, request, now_ns);
             if refusal == Refusal::NoRoom {
                 self.sweep(now_ns);
             }
@@ -54,6 +56,16 @@ impl Registry {
                 Reply::refused(refusal.errno())
             }
         }
+    }
+
+    /// Ends what has closed and stands in this request's way.
+    fn catch_up_for(&mut self, socket: &Socket, request: &Request, now_ns: u64) -> bool {
+        let own = self.own(socket).ok().and_then(|owner| self.entry(owner));
+        let own = own.map(|entry| entry.terms.foreign);
+        let asked = request.foreign.and_then(|foreign| ipv4(foreign).ok());
+        let local = endpoint(socket.local);
+        let foreign = own.or(asked).unwrap_or(local);
+        self.catch_up(Protocol(socket.proto), [local, foreign], now_ns)
     }
 
     fn perform(
@@ -152,7 +164,8 @@ impl Registry {
         let proto = Protocol(socket.proto);
         if terms.is_fixed() && self.names.is_held(proto, terms.foreign) {
             // The holders may have been closed a moment ago.
-            self.catch_up(now_ns);
+            let held = [endpoint(socket.local), terms.foreign];
+            self.catch_up(proto, held, now_ns);
             terms.is_connect_only = self.names.is_held(proto, terms.foreign);
         }
         if terms.is_connect_only && !socket.reuse {
@@ -174,9 +187,10 @@ impl Registry {
         self.make(entry, now_ns).map(|_| ())
     }
 
-    fn is_allowed(&self, client: &Client, terms: &Terms) -> Result<(), Refusal> {
+    pub(crate) fn is_allowed(&self, client: &Client, terms: &Terms) -> Result<(), Refusal> {
         let foreign = terms.foreign.addr;
-        is_granted(&self.grants, client.uid, &client.gids, foreign)
+        let is_own = self.world.is_own(foreign);
+        is_granted(&self.grants, client.uid, &client.gids, foreign, is_own)
             .then_some(())
             .ok_or(Refusal::NotGranted)
     }
@@ -218,32 +232,27 @@ impl Registry {
         if entry.terms.is_mark() || foreign.port != 0 {
             return Err(Refusal::Invalid);
         }
-        let (first, last) = (u32::from(*self.ports.start()), u32::from(*self.ports.end()));
-        let size = (last + 1).saturating_sub(first);
+        let terms = self.free_terms(owner, &entry).ok_or(Refusal::NoPort)?;
+        self.change(owner, terms)
+    }
+
+    /// The terms of this entry with a foreign port that will do.
+    fn free_terms(&self, owner: OwnerId, entry: &Entry) -> Option<Terms> {
         // Keyed anew each time by the system's randomness.
-        let start = RandomState::new().hash_one(socket.cookie) as u32;
-        for n in 0..size {
-            let port = first + (start % size + n) % size;
-            let Ok(port) = u16::try_from(port) else {
-                continue;
-            };
-            let chosen = Endpoint::new(foreign.addr, port);
-            if port == 0 || self.names.is_held(entry.proto, chosen) {
-                continue;
-            }
-            let terms = Terms {
-                foreign: chosen,
-                ..entry.terms
-            };
+        let start = RandomState::new().hash_one(entry.cookie) as u32;
+        let addr = entry.terms.foreign.addr;
+        let free = self.names.free_ports(entry.proto, addr, &self.ports, start);
+        let with = |port| Terms {
+            foreign: Endpoint::new(addr, port),
+            ..entry.terms
+        };
+        free.take(PORTS_TRIED).map(with).find(|terms| {
             let candidate = Entry {
-                terms,
+                terms: *terms,
                 ..entry.clone()
             };
-            if self.check(Some(owner), &candidate).is_ok() {
-                return self.change(owner, terms);
-            }
-        }
-        Err(Refusal::NoPort)
+            self.check(Some(owner), &candidate).is_ok()
+        })
     }
 }
 

@@ -46,7 +46,9 @@ pub struct Grant {
 }
 
 impl Grant {
-    fn is_for(&self, uid: u32, gids: &[u32]) -> bool {
+    /// Whether it names this user, who has these groups.
+    #[must_use]
+    pub fn is_for(&self, uid: u32, gids: &[u32]) -> bool {
         let is_his = self.uid.is_none_or(|own| own == uid);
         let is_theirs = self.gid.is_none_or(|own| gids.contains(&own));
         (self.uid.is_some() || self.gid.is_some()) && is_his && is_theirs
@@ -54,11 +56,17 @@ impl Grant {
 }
 
 /// Whether `grants` let this user register the address. 0.0.0.0 only marks the socket, so that
-/// any grant will do.
-pub(crate) fn is_granted(grants: &[Grant], uid: u32, gids: &[u32], foreign: Ipv4Addr) -> bool {
-    let covers = |grant: &Grant| {
-        foreign.is_unspecified() || grant.foreign.iter().any(|net| net.contains(&foreign))
-    };
+/// any grant will do. One of the box's own (`is_own`) must be named for itself: a network that is
+/// granted seldom means the services of the box.
+pub(crate) fn is_granted(
+    grants: &[Grant],
+    uid: u32,
+    gids: &[u32],
+    foreign: Ipv4Addr,
+    is_own: bool,
+) -> bool {
+    let is_covered = |net: &Ipv4Net| net.contains(&foreign) && (!is_own || net.prefix_len() == 32);
+    let covers = |grant: &Grant| foreign.is_unspecified() || grant.foreign.iter().any(is_covered);
     uid == 0
         || grants
             .iter()
@@ -103,8 +111,23 @@ mod tests {
             ("mark only without", 99, &[99], [0, 0, 0, 0], false),
         ];
         for (case, uid, gids, foreign, want) in cases {
-            let got = is_granted(&grants, uid, gids, foreign.into());
+            let got = is_granted(&grants, uid, gids, foreign.into(), false);
             assert_eq!(got, want, "{case}");
         }
+    }
+
+    #[test]
+    fn an_address_of_the_box_must_be_named_for_itself() {
+        let grants = [
+            grant(Some(13), None, &["203.0.113.0/24", "0.0.0.0/0"]),
+            grant(None, Some(50), &["203.0.113.7/32"]),
+        ];
+        let own = [203, 0, 113, 7].into();
+        let other = [203, 0, 113, 8].into();
+        assert!(!is_granted(&grants, 13, &[1], own, true));
+        assert!(is_granted(&grants, 13, &[50], own, true));
+        assert!(!is_granted(&grants, 13, &[50], other, true));
+        assert!(is_granted(&grants, 13, &[1], own, false));
+        assert!(is_granted(&grants, 0, &[], own, true), "root");
     }
 }

@@ -8,11 +8,18 @@ use std::collections::HashSet;
 use std::net::SocketAddrV4;
 
 use tables::OwnerId;
+use wire::{Endpoint, Protocol};
 
 use crate::registry::Registry;
 
 /// Orphans looked at in one go: a hundred microseconds or so.
 const ORPHANS_AT_ONCE: usize = 16_384;
+/// Registrations ended, or orphans let go, in one go: each takes some system calls.
+const ENDED_AT_ONCE: usize = 256;
+/// News taken in one go. That takes no system call.
+const NEWS_AT_ONCE: usize = 16_384;
+/// How often the kernel is asked about all sockets at most.
+const RESYNC_EVERY_NS: u64 = 1_000_000_000;
 /// How long the kernel may go on about a connection that its program has closed: by then it has
 /// given up to repeat itself.
 pub(crate) const SHADOWS_AT_LEAST_NS: u64 = 600_000_000_000;
@@ -39,6 +46,7 @@ impl Registry {
         self.counts.ended += 1;
         if self.flows.owned_by(owner) == 0 {
             self.finish(owner, now_ns);
+            self.count_diverted(0);
             return;
         }
         entry.is_orphan = true;
@@ -58,50 +66,86 @@ impl Registry {
         }
     }
 
-    /// Ends the registrations of closed sockets.
-    pub(crate) fn drain(&mut self, now_ns: u64) {
-        let mut gone = Vec::new();
-        match self.world.closed(&mut gone) {
-            Ok(was_lost) => self.is_unsure |= was_lost,
+    /// Learns which sockets have closed. Whether there are more.
+    pub(crate) fn learn(&mut self) -> bool {
+        match self.world.closed(&mut self.gone, NEWS_AT_ONCE) {
+            Ok(news) => {
+                self.is_unsure |= news.lost;
+                news.more
+            }
             Err(_) => {
                 self.counts.failures += 1;
                 self.is_unsure = true;
-            }
-        }
-        for cookie in gone {
-            if let Some(owner) = self.names.of_cookie(cookie) {
-                self.end(owner, now_ns);
+                false
             }
         }
     }
 
-    /// Asks the kernel about all sockets, since news of some were lost.
+    /// Ends the registrations of sockets that have closed, oldest news first. Whether there are
+    /// more.
+    pub(crate) fn bury(&mut self, now_ns: u64) -> bool {
+        let some = self.gone.len().min(ENDED_AT_ONCE);
+        let cookies: Vec<u64> = self.gone.drain(..some).collect();
+        for cookie in cookies {
+            self.end_closed(cookie, now_ns);
+        }
+        !self.gone.is_empty()
+    }
+
+    fn end_closed(&mut self, cookie: u64, now_ns: u64) {
+        if let Some(owner) = self.names.of_cookie(cookie) {
+            self.end(owner, now_ns);
+        }
+    }
+
+    /// Asks the kernel about all sockets, since news of some were lost; unless it has just been
+    /// asked.
     pub(crate) fn resync(&mut self, now_ns: u64) {
+        if now_ns < self.resync_due_ns {
+            return;
+        }
+        self.resync_due_ns = now_ns.saturating_add(RESYNC_EVERY_NS);
         self.counts.resyncs += 1;
         let Ok(alive) = self.world.alive() else {
             self.counts.failures += 1;
             return;
         };
         self.is_unsure = false;
-        for owner in self.names.not_among(|cookie| alive.contains_key(&cookie)) {
-            self.end(owner, now_ns);
-        }
+        let gone = self.names.not_among(|cookie| alive.contains_key(&cookie));
+        self.gone.extend(gone);
     }
 
-    /// Ends what has closed without the registry having noticed. Whether any had.
-    pub(crate) fn catch_up(&mut self, now_ns: u64) -> bool {
+    /// Ends what has closed without the registry having noticed: at least what holds one of
+    /// these endpoints, local and foreign. Whether anything had.
+    pub(crate) fn catch_up(&mut self, proto: Protocol, held: [Endpoint; 2], now_ns: u64) -> bool {
         let before = self.counts.ended;
         let was_sure = !self.is_unsure;
-        self.drain(now_ns);
+        self.learn();
         // While the kernel does not answer, only upkeep asks it again.
         if was_sure && self.is_unsure {
             self.resync(now_ns);
         }
+        let is_in_the_way = |cookie: &u64| {
+            let owner = self.names.of_cookie(*cookie);
+            let entry = owner.and_then(|owner| self.entry(owner));
+            entry.is_some_and(|entry| {
+                entry.proto == proto
+                    && (entry.local == held[0]
+                        || entry.terms.is_fixed() && entry.terms.foreign == held[1])
+            })
+        };
+        let found = self.gone.iter().copied().filter(is_in_the_way);
+        let found: Vec<u64> = found.take(ENDED_AT_ONCE).collect();
+        for cookie in found {
+            self.end_closed(cookie, now_ns);
+        }
+        self.bury(now_ns);
         self.counts.ended > before
     }
 
-    /// Lets orphans go whose last flow has.
-    pub(crate) fn sweep(&mut self, now_ns: u64) {
+    /// Lets orphans go whose last flow has. Whether there may be more.
+    pub(crate) fn sweep(&mut self, now_ns: u64) -> bool {
+        let mut finished = 0;
         for _ in 0..self.orphans.len().min(ORPHANS_AT_ONCE) {
             if self.cursor >= self.orphans.len() {
                 self.cursor = 0;
@@ -109,13 +153,19 @@ impl Registry {
             let Some(&owner) = self.orphans.get(self.cursor) else {
                 break;
             };
-            if self.flows.owned_by(owner) == 0 {
-                self.orphans.swap_remove(self.cursor);
-                self.finish(owner, now_ns);
-            } else {
+            if self.flows.owned_by(owner) != 0 {
                 self.cursor += 1;
+                continue;
+            }
+            self.orphans.swap_remove(self.cursor);
+            self.finish(owner, now_ns);
+            finished += 1;
+            if finished == ENDED_AT_ONCE {
+                break;
             }
         }
+        self.count_diverted(0);
+        finished == ENDED_AT_ONCE
     }
 
     /// Lets shadows go whose local endpoint no socket has any more.
@@ -143,5 +193,6 @@ impl Registry {
                 self.finish(owner, now_ns);
             }
         }
+        self.count_diverted(0);
     }
 }

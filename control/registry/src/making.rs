@@ -1,6 +1,6 @@
 //! How registrations are made and changed: in whole or not at all.
 
-use tables::{FlowKey, FlowState, OwnerId, RegisterError, RegistrationId, Side};
+use tables::{FlowKey, OwnerId, RegisterError, RegistrationId, Side};
 use wire::{Endpoint, Tuple};
 
 use crate::entry::{Diverted, Entry};
@@ -14,7 +14,12 @@ impl Registry {
     pub(crate) fn make(&mut self, entry: Entry, now_ns: u64) -> Result<OwnerId, Refusal> {
         let cookie = entry.cookie;
         self.check(None, &entry)?;
-        self.world.watch(cookie).map_err(|_| Refusal::NoRoom)?;
+        let capacity = self.table.counts().1;
+        if !self.names.has_room(entry.client.uid, capacity) {
+            return Err(Refusal::NoRoom);
+        }
+        let watched = self.world.watch(cookie, entry.terms.shows());
+        watched.map_err(|_| Refusal::NoRoom)?;
         let made = self.enter(entry, now_ns);
         if made.is_err() {
             self.world.forget(cookie);
@@ -26,6 +31,7 @@ impl Registry {
     pub(crate) fn enter(&mut self, mut entry: Entry, now_ns: u64) -> Result<OwnerId, Refusal> {
         self.check(None, &entry)?;
         let owner = self.take_owner(now_ns)?;
+        self.count_diverted(1);
         match self.publish(owner, None, &entry) {
             Ok((registration, diverted)) => {
                 (entry.registration, entry.diverted) = (Some(registration), diverted);
@@ -35,6 +41,7 @@ impl Registry {
                 Ok(owner)
             }
             Err(refusal) => {
+                self.count_diverted(0);
                 self.owners.put_back(owner);
                 Err(refusal)
             }
@@ -63,12 +70,31 @@ impl Registry {
             ..old.clone()
         };
         self.check(Some(owner), &new)?;
-        let (registration, diverted) = self.publish(owner, Some(&old), &new)?;
+        let (registration, diverted) = self.show(owner, &old, &new)?;
         (new.registration, new.diverted) = (Some(registration), diverted);
         self.names.remove(&old);
         self.names.insert(owner, &new);
         self.keep(owner, new);
         Ok(())
+    }
+
+    /// Publishes a change; steering knows first whether the socket shows a foreign address.
+    fn show(
+        &mut self,
+        owner: OwnerId,
+        old: &Entry,
+        new: &Entry,
+    ) -> Result<(RegistrationId, Diverted), Refusal> {
+        let (before, after) = (old.terms.shows(), new.terms.shows());
+        if before == after {
+            return self.publish(owner, Some(old), new);
+        }
+        let watched = self.world.watch(new.cookie, after);
+        watched.map_err(|_| Refusal::NoRoom)?;
+        self.publish(owner, Some(old), new).inspect_err(|_| {
+            let undone = self.world.watch(old.cookie, before);
+            self.counts.failures += u64::from(undone.is_err());
+        })
     }
 
     pub(crate) fn keep(&mut self, owner: OwnerId, entry: Entry) {
@@ -105,18 +131,12 @@ impl Registry {
     }
 
     /// Whether a connection of `own` can have answers with this tuple: no flow has it that
-    /// the workers would not replace.
+    /// the workers would not replace. A connection keeps it after its registration has ended.
     fn is_free(&self, own: Option<OwnerId>, tuple: &Tuple) -> bool {
         let Some(hit) = self.flows.lookup(&FlowKey::new(Side::Wire, tuple)) else {
             return true;
         };
-        let holder = hit.flow.owner;
-        Some(holder) == own
-            || (holder != OwnerId::NOBODY && self.flows.is_withdrawn(holder))
-            || self
-                .flows
-                .snapshot(hit.id)
-                .is_none_or(|flow| matches!(flow.state, FlowState::Closed | FlowState::Closing))
+        Some(hit.flow.owner) == own || self.flows.is_orphan(&hit.flow) || self.flows.is_over(&hit)
     }
 
     /// Diverts, writes down, and only then tells the workers; undoes all of it on failure.

@@ -59,8 +59,12 @@ pub struct Registry {
     pub(crate) shadows_due_ns: u64,
     /// The orphan to look at next.
     pub(crate) cursor: usize,
+    /// Sockets that have closed, and whose registrations have not ended yet.
+    pub(crate) gone: Vec<u64>,
     /// News of closed sockets were lost, and not made up for yet.
     pub(crate) is_unsure: bool,
+    /// When the kernel may be asked about all sockets again.
+    pub(crate) resync_due_ns: u64,
     pub(crate) counts: RegistryCounts,
 }
 
@@ -80,19 +84,39 @@ impl Registry {
             shadows: Vec::new(),
             shadows_due_ns: config.now_ns.saturating_add(SHADOWS_AT_LEAST_NS),
             cursor: 0,
+            gone: Vec::new(),
             is_unsure: false,
+            resync_due_ns: 0,
             counts: RegistryCounts::default(),
         }
     }
 
-    /// Handles closed sockets and lets orphans go. To be called some ten times a second.
-    pub fn upkeep(&mut self, now_ns: u64) {
-        self.drain(now_ns);
+    /// Handles closed sockets and lets orphans go. To be called some ten times a second. It
+    /// takes a millisecond or so; `true`: there is more to do, and the caller lets others have
+    /// the registry and calls again.
+    pub fn upkeep(&mut self, now_ns: u64) -> bool {
+        let has_news = self.learn();
         if self.is_unsure {
             self.resync(now_ns);
         }
-        self.sweep(now_ns);
+        let has_gone = self.bury(now_ns);
+        let has_orphans = self.sweep(now_ns);
         self.lift(now_ns);
+        has_news || has_gone || has_orphans
+    }
+
+    /// Notes that a registration has, or had, a flow. Flows that end while nobody looks are not
+    /// seen otherwise.
+    pub fn applied(&mut self, owner: OwnerId) {
+        if let Some(entry) = self.entry_mut(owner) {
+            entry.is_applied = true;
+        }
+    }
+
+    /// Who may register what, besides root.
+    #[must_use]
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
     }
 
     /// How much there is, and what has happened.
@@ -100,10 +124,21 @@ impl Registry {
     pub fn counts(&self) -> RegistryCounts {
         RegistryCounts {
             live: self.names.len() as u64,
-            orphaned: (self.orphans.len() + self.shadows.len()) as u64,
+            orphaned: self.orphaned() as u64,
             capacity: self.table.counts().1 as u64,
             ..self.counts
         }
+    }
+
+    fn orphaned(&self) -> usize {
+        self.orphans.len() + self.shadows.len()
+    }
+
+    /// Tells the workers how many there are with endpoints that may be diverted, and `besides`
+    /// that are about to be.
+    pub(crate) fn count_diverted(&self, besides: usize) {
+        let count = self.names.len() + self.orphaned() + besides;
+        self.table.set_diverted(count);
     }
 
     pub(crate) fn entry(&self, owner: OwnerId) -> Option<&Entry> {

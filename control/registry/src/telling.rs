@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use shm::{Reply, Request};
-use tables::{Direction, FlowKey, Hit, Kind, OwnerId, Side};
+use tables::{Direction, FlowKey, FlowTable, Hit, Kind, OwnerId, Side};
 use wire::{Endpoint, Protocol, Tuple};
 
 use crate::answer::{endpoint, ipv4, local_of};
@@ -78,11 +78,7 @@ impl Registry {
             (None, _) => return Err(Refusal::NotFound),
         };
         let local = local_of(request, socket)?;
-        let hit = self
-            .flow(proto, local, peer)
-            .filter(|hit| hit.direction == Direction::Reply)
-            .filter(|hit| matches!(hit.flow.kind, Kind::Redirect | Kind::Listen))
-            .ok_or(Refusal::NotFound)?;
+        let hit = taken(&self.flows, proto, local, peer).ok_or(Refusal::NotFound)?;
         let orig = hit.flow.orig.tuple();
         Ok(Reply {
             foreign: Some(address(orig.dst)),
@@ -102,15 +98,31 @@ impl Registry {
         if is_udp && is_fresh { KEEP_MS } else { 0 }
     }
 
-    /// The flow of what the box sends from `local` to `peer`.
     fn flow(&self, proto: Protocol, local: Endpoint, peer: Endpoint) -> Option<Hit> {
-        let tuple = Tuple {
-            proto,
-            src: local,
-            dst: peer,
-        };
-        self.flows.lookup(&FlowKey::new(Side::Host, &tuple))
+        sent(&self.flows, proto, local, peer)
     }
+}
+
+/// The flow that a rule or a registration brought to the socket at `local`, from what the socket
+/// sees as `peer`. Its original direction tells where it was to go.
+#[must_use]
+pub fn taken(flows: &FlowTable, proto: Protocol, local: Endpoint, peer: Endpoint) -> Option<Hit> {
+    sent(flows, proto, local, peer)
+        .filter(|hit| hit.direction == Direction::Reply)
+        .filter(|hit| match hit.flow.kind {
+            Kind::Redirect | Kind::Listen => true,
+            Kind::Local | Kind::Connect => false,
+        })
+}
+
+/// The flow of what the box sends from `local` to `peer`.
+fn sent(flows: &FlowTable, proto: Protocol, local: Endpoint, peer: Endpoint) -> Option<Hit> {
+    let tuple = Tuple {
+        proto,
+        src: local,
+        dst: peer,
+    };
+    flows.lookup(&FlowKey::new(Side::Host, &tuple))
 }
 
 /// The flags as a client gets them.

@@ -64,6 +64,11 @@ impl Terms {
         !self.is_mark() && self.foreign.port != 0
     }
 
+    /// Whether what its socket opens carries the foreign address.
+    pub(crate) fn shows(&self) -> bool {
+        !self.is_mark() && self.has(flags::CONNECT | flags::ESTABLISHED)
+    }
+
     pub(crate) fn diverts_local(&self) -> bool {
         !self.is_mark() && self.has(flags::ACTIVE)
     }

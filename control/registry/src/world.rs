@@ -26,6 +26,15 @@ pub struct AliveSocket {
     pub local: SocketAddrV4,
 }
 
+/// What is known beside the cookies of closed sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct News {
+    /// Some were lost: only [`World::alive`] knows.
+    pub lost: bool,
+    /// There are more: to be asked for again at once.
+    pub more: bool,
+}
+
 /// What the registry needs of the box: steering, and news of sockets.
 pub trait World: Send {
     /// Diverts an endpoint's packets to the workers. The same endpoint may be diverted several
@@ -38,21 +47,23 @@ pub trait World: Send {
     /// Takes one [`World::divert`] back.
     fn release(&mut self, proto: Protocol, at: Endpoint, way: Way);
 
-    /// From now on the closing of this socket is told.
+    /// From now on the closing of this socket is told. `shows`: what it opens must be
+    /// translated, wherever it is bound; else it may send as it is. A socket that is watched
+    /// already gets another `shows`.
     ///
     /// # Errors
-    /// No room, most likely; it is not watched then.
-    fn watch(&mut self, cookie: u64) -> io::Result<()>;
+    /// No room, most likely; nothing has changed then.
+    fn watch(&mut self, cookie: u64, shows: bool) -> io::Result<()>;
 
     /// Takes [`World::watch`] back; the socket may have gone.
     fn forget(&mut self, cookie: u64);
 
-    /// Pushes the cookies of watched sockets that were closed since the last call. `true`: some
-    /// were lost, and only [`World::alive`] knows.
+    /// Pushes the cookies of watched sockets that were closed since the last call, `most` of
+    /// them at most.
     ///
     /// # Errors
     /// Nothing is known then, as if some were lost.
-    fn closed(&mut self, gone: &mut Vec<u64>) -> io::Result<bool>;
+    fn closed(&mut self, gone: &mut Vec<u64>, most: usize) -> io::Result<News>;
 
     /// Every TCP and UDP socket of the network namespace, by cookie.
     ///

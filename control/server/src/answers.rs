@@ -1,13 +1,20 @@
 //! From requests to replies, for what fits one line.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use pipeline::{DropReason, Event};
 use protocol::{Counters, DropCount, Stats, Status, WorkerStats};
 use registry::{Registry, RegistryCounts};
+use tables::OwnerId;
 
 use crate::examples::LatestExamples;
 use crate::{Sources, WorkerSource};
+
+/// How often in one step the registry may say that it has more to do.
+const REGISTRY_TURNS: usize = 50;
+/// How many owners of flows that have gone it is told of in one go.
+const OWNERS_AT_ONCE: usize = 4096;
 
 /// The sources, and what the server itself keeps.
 pub(crate) struct Answers {
@@ -49,12 +56,37 @@ impl Answers {
         let capacity = u32::try_from(flows.counts().capacity).unwrap_or(u32::MAX);
         let budget = (capacity / 100).clamp(1024, 32 * 1024);
         let now_ns = self.now_ns();
-        self.registry().upkeep(now_ns);
-        let expired = flows.expire(cursor, budget, now_ns, &self.sources.timeouts, |_| {});
+        self.keep_up_registry(now_ns);
+        let mut owners = Vec::new();
+        let expired = flows.expire(cursor, budget, now_ns, &self.sources.timeouts, |flow| {
+            owners.push(flow.flow.owner);
+        });
+        self.note_applied(owners);
         self.change(|kept| {
             kept.expired += expired as u64;
             kept.examples.collect(&self.sources.workers);
         });
+    }
+
+    /// Clients have their turn in between.
+    fn keep_up_registry(&self, now_ns: u64) {
+        for _ in 0..REGISTRY_TURNS {
+            if !self.registry().upkeep(now_ns) {
+                return;
+            }
+            thread::yield_now();
+        }
+    }
+
+    /// Notes whose flows have gone: they had some.
+    pub(crate) fn note_applied(&self, mut owners: Vec<OwnerId>) {
+        owners.sort_unstable();
+        owners.dedup();
+        owners.retain(|owner| *owner != OwnerId::NOBODY);
+        for some in owners.chunks(OWNERS_AT_ONCE) {
+            let mut registry = self.registry();
+            some.iter().for_each(|owner| registry.applied(*owner));
+        }
     }
 
     /// Notes that somebody killed `count` flows.

@@ -18,7 +18,7 @@ use sockets::{Facts, FetchError};
 use tokio::net::unix::UCred;
 
 use crate::answers::Answers;
-use crate::credentials::{self, Folder};
+use crate::credentials::{self, Standing};
 
 /// A client that never lets us rest is looked after every so many rounds.
 const ROUNDS_BETWEEN_LOOKS: u32 = 64;
@@ -35,7 +35,7 @@ struct Asking<'a> {
     /// The process that has connected, however many others have its connection by now.
     pidfd: OwnedFd,
     client: Client,
-    folder: Folder,
+    standing: Standing,
     answers: &'a Answers,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Channel<'a> {
         answers: &'a Answers,
     ) -> io::Result<Self> {
         let pidfd = sockets::peer_pidfd(stream)?;
-        let (client, folder) = credentials::read(peer, &pidfd)?;
+        let (client, standing) = credentials::read(peer, &pidfd)?;
         let (end, handover) = ServerEnd::create()?;
         handover.send(stream)?;
         Ok(Self {
@@ -56,7 +56,7 @@ impl<'a> Channel<'a> {
             asking: Asking {
                 pidfd,
                 client,
-                folder,
+                standing,
                 answers,
             },
         })
@@ -118,7 +118,7 @@ impl Asking<'_> {
     fn try_answer(&self, request: &Request) -> Result<Reply, FetchError> {
         let copy = sockets::copy(self.pidfd.as_fd(), request.fd)?;
         // Root's rights cannot grow.
-        if self.client.uid != 0 && !self.folder.is_as_it_was() {
+        if self.client.uid != 0 && !self.standing.is_as_it_was() {
             return Err(FetchError::Denied);
         }
         let socket = told(sockets::facts(copy.as_fd())?);

@@ -7,49 +7,99 @@ use std::io::{self, IoSliceMut, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::{Envelope, ErrorKind, Failure, Reply, Request};
+use registry::Grant;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use tokio::net::unix::UCred;
 
 use crate::answers::Answers;
 use crate::channel::Channel;
 use crate::control::{PATIENCE, unfinished};
+use crate::credentials;
 use crate::lines::Lines;
 use crate::original;
-use crate::places::Places;
+use crate::places::{Places, Whose};
 
+/// How long a connection may last that has asked nothing yet. Who has asked once may be silent
+/// for as long as he likes.
+const FIRST_WORDS: Duration = Duration::from_secs(30);
+/// How often connections that cannot begin are told of: any user can make very many.
+const TROUBLE_EVERY: Duration = Duration::from_secs(60);
 /// Enough for the JSON parser's bounded recursion.
 const STACK_BYTES: usize = 512 * 1024;
 
 /// The connections of proxies.
 pub(crate) struct Clients {
     answers: Arc<Answers>,
+    grants: Vec<Grant>,
     places: Arc<Places>,
+    trouble: Mutex<Trouble>,
+}
+
+/// Connections that could not begin.
+#[derive(Default)]
+struct Trouble {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+impl Trouble {
+    /// Counts one. How many there were since the last time that they were told of, if it is
+    /// time to do so.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.untold += 1;
+        let is_due = self
+            .told
+            .is_none_or(|told| now.duration_since(told) >= TROUBLE_EVERY);
+        is_due.then(|| {
+            self.told = Some(now);
+            std::mem::take(&mut self.untold)
+        })
+    }
 }
 
 impl Clients {
     pub(crate) fn new(answers: Arc<Answers>) -> Self {
+        let grants = answers.registry().grants().to_vec();
         Self {
             answers,
+            grants,
             places: Arc::default(),
+            trouble: Mutex::default(),
         }
     }
 
     /// Begins a conversation, or refuses it.
     pub(crate) fn begin(&self, stream: tokio::net::UnixStream) {
-        if let Err(error) = self.try_begin(stream) {
-            tracing::warn!("client connection: {error}");
+        let Err(error) = self.try_begin(stream) else {
+            return;
+        };
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(times) = trouble.count(Instant::now()) {
+            tracing::warn!(
+                "{times} client connections could not begin, the last because of: {error}"
+            );
         }
+    }
+
+    /// Whose connection this is, as far as the choice of a place goes.
+    fn whose(&self, peer: &UCred) -> Whose {
+        let uid = peer.uid();
+        let is_named = |gids: &[u32]| self.grants.iter().any(|grant| grant.is_for(uid, gids));
+        // Supplementary groups cost a look at the process.
+        let is_granted =
+            is_named(&[peer.gid()]) || uid != 0 && is_named(&credentials::all_groups(peer));
+        Whose { uid, is_granted }
     }
 
     fn try_begin(&self, stream: tokio::net::UnixStream) -> io::Result<()> {
         let peer = stream.peer_cred()?;
         let stream = Arc::new(stream.into_std()?);
-        let Some(place) = self.places.take(peer.uid(), &stream) else {
+        let Some(place) = self.places.take(self.whose(&peer), &stream) else {
             // Not waited for: the line fits the socket's buffer, or it is lost.
             let failure = Failure::new(ErrorKind::Busy, "too many client connections");
             let line = protocol::line(&Reply::Error(failure))?;
@@ -83,8 +133,9 @@ impl Clients {
 fn converse(stream: &UnixStream, peer: &UCred, answers: &Answers) -> io::Result<()> {
     let mut lines = Lines::default();
     let mut attached = None;
+    let mut until = Some(Instant::now() + FIRST_WORDS);
     loop {
-        let line = match next_line(stream, &mut lines, &mut attached)? {
+        let line = match next_line(stream, &mut lines, &mut attached, until.take())? {
             Ok(Some(line)) => line,
             Ok(None) => return Ok(()),
             Err(failure) => return send(stream, &Reply::Error(failure)),
@@ -141,11 +192,12 @@ fn open_channel<'a>(
 }
 
 /// The next line, and in `attached` the descriptor that came with it; no line when the
-/// client has left.
+/// client has left. It must be there before `until`.
 fn next_line(
     stream: &UnixStream,
     lines: &mut Lines,
     attached: &mut Option<OwnedFd>,
+    until: Option<Instant>,
 ) -> io::Result<Result<Option<Vec<u8>>, Failure>> {
     let mut begun: Option<Instant> = None;
     loop {
@@ -155,6 +207,10 @@ fn next_line(
         }
         if lines.is_begun() && begun.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
             return Ok(Err(unfinished()));
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            let message = "nothing was asked in time; connect when there is something to ask";
+            return Ok(Err(Failure::new(ErrorKind::Timeout, message)));
         }
         match receive(stream, lines, attached) {
             Ok(Ok(0)) => return Ok(Ok(None)),
@@ -198,4 +254,49 @@ fn receive(
 
 fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<()> {
     stream.write_all(&protocol::line(reply)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_nothing_at_first_is_cut_off_and_may_be_silent_later() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_millis(10)))
+            .unwrap();
+        let (mut lines, mut attached) = (Lines::default(), None);
+        let mut next = |until| next_line(&ours, &mut lines, &mut attached, until).unwrap();
+        let begun = Instant::now();
+        let soon = || Some(Instant::now() + Duration::from_millis(100));
+        assert_eq!(next(soon()).unwrap_err().kind, ErrorKind::Timeout);
+        assert!(begun.elapsed() >= Duration::from_millis(100));
+        // Bytes that are no line are no question either.
+        let drip = thread::spawn(move || {
+            for _ in 0..50 {
+                (&theirs).write_all(b"x").unwrap();
+                thread::sleep(Duration::from_millis(5));
+            }
+            thread::sleep(Duration::from_millis(300));
+            (&theirs).write_all(b"\n").unwrap();
+            theirs
+        });
+        assert_eq!(next(soon()).unwrap_err().kind, ErrorKind::Timeout);
+        let line = next(None).unwrap().unwrap();
+        assert_eq!(line, [&[b'x'; 50][..], b"\n"].concat());
+        drop(drip.join().unwrap());
+        assert_eq!(next(None).unwrap(), None);
+    }
+
+    #[test]
+    fn trouble_is_told_of_once_a_minute() {
+        let mut trouble = Trouble::default();
+        let start = Instant::now();
+        assert_eq!(trouble.count(start), Some(1));
+        for _ in 0..1000 {
+            assert_eq!(trouble.count(start + Duration::from_secs(59)), None);
+        }
+        assert_eq!(trouble.count(start + Duration::from_secs(60)), Some(1001));
+        assert_eq!(trouble.count(start + Duration::from_secs(61)), None);
+    }
 }

@@ -85,7 +85,8 @@ pub(crate) async fn kill(answers: &Answers, filter: &FlowFilter) -> u64 {
             yield_now().await;
             continue;
         };
-        if answers.sources.flows.remove(id, answers.now_ns()).is_some() {
+        if let Some(killed) = answers.sources.flows.remove(id, answers.now_ns()) {
+            answers.note_applied(vec![killed.flow.owner]);
             count += 1;
         }
     }

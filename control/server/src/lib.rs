@@ -131,7 +131,7 @@ impl Server {
     /// the directory, so that no other daemon lives there.
     ///
     /// # Errors
-    /// When a socket cannot be made, or the kernel lacks what `original_destination` needs.
+    /// When a socket cannot be made, or the kernel lacks what tells of closed sockets.
     pub fn bind(dir: &Path, sources: Sources) -> Result<Self, Error> {
         sockets::probe().map_err(Error::NoSocketDiag)?;
         places::raise_limit();

@@ -30,6 +30,8 @@ use socket2::Type;
 
 /// Says to be the other process: the folder of the server, and the socket to report to.
 const ROLE: &str = "XTPROXY_SERVER_TEST_ROLE";
+/// Said to the other process: nobody may look into it.
+const HIDDEN: &str = "XTPROXY_SERVER_TEST_HIDDEN=1";
 const FOREIGN: &str = "203.0.113.9:0";
 const ASSIGN: u32 = 1;
 const QUERY: u32 = 3;
@@ -39,15 +41,16 @@ fn main() {
         let paths: Vec<String> = env::args().skip(1).collect();
         return give_away(Path::new(&paths[0]), Path::new(&paths[1]));
     }
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 6] = [
         ("a killed client is forgotten", killed),
         ("a child has what its parent has, and no longer", child),
         ("a process's numbers are its own", numbers),
         ("grants go by user and group", grants),
         (
             "a program with more rights is not its caller's",
-            set_user_id,
+            more_rights,
         ),
+        ("strangers leave room to whom a grant names", strangers),
     ];
     for (name, test) in tests {
         namespace::inside(test);
@@ -58,6 +61,9 @@ fn main() {
 /// The other process: opens a channel and binds a socket, gives the channel to who listens, as
 /// a child of it would have it, and waits.
 fn give_away(dir: &Path, to: &Path) {
+    if env::var_os("XTPROXY_SERVER_TEST_HIDDEN").is_some() {
+        nix::sys::prctl::set_dumpable(false).unwrap();
+    }
     let (handover, stream) = handover(dir);
     let socket = bound(Type::STREAM);
     let to = UnixStream::connect(to).unwrap();
@@ -299,26 +305,100 @@ fn grants() {
     wait_until("their end", SOON, || live(&running) == 0);
 }
 
-fn set_user_id() {
-    let (dir, _running) = fixture::server();
-    for (mode, expected) in [(0o755, 0), (0o4755, libc::EPERM)] {
-        let program = dir.path().join("become");
-        fs::copy("/usr/bin/sleep", &program).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(mode)).unwrap();
-        let user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"];
-        let mut other = Other::start(dir.path(), &user);
-        let number = other.number;
-        assert_eq!(other.assign(number, FOREIGN), 0);
-        (&other.told_by)
-            .write_all(program.to_str().unwrap().as_bytes())
-            .unwrap();
-        other.told_by.shutdown(std::net::Shutdown::Write).unwrap();
-        let comm = format!("/proc/{}/comm", other.process.id());
-        wait_until("the other program", SOON, || {
-            fs::read_to_string(&comm).unwrap() == "become\n"
-        });
-        // Its standard input is the same socket.
-        let query = record(QUERY, 1, 0, 0, None);
-        assert_eq!(other.channel.call(&query), expected, "{mode:o}");
+/// A file capability as the file system keeps it: version 2, effective, CAP_NET_BIND_SERVICE.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+fn more_rights() {
+    let plain = |_: &Path| {};
+    let of_group = |program: &Path| {
+        std::os::unix::fs::chown(program, None, Some(2000)).unwrap();
+        fs::set_permissions(program, Permissions::from_mode(0o2755)).unwrap();
+    };
+    let of_root = |program: &Path| {
+        fs::set_permissions(program, Permissions::from_mode(0o4755)).unwrap();
+    };
+    let capable = |program: &Path| {
+        let flags = rustix::fs::XattrFlags::CREATE;
+        rustix::fs::setxattr(program, "security.capability", &CAPABILITY, flags).unwrap();
+    };
+    let user = ["setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"];
+    type Make<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Make<'_>, i32); 4] = [
+        ("plain", &plain, 0),
+        ("set-user-ID", &of_root, libc::EPERM),
+        ("set-group-ID", &of_group, libc::EPERM),
+        ("capable", &capable, libc::EPERM),
+    ];
+    for is_hidden in [false, true] {
+        for (name, make, expected) in cases {
+            let (dir, _running) = fixture::server();
+            let program = dir.path().join("become");
+            fs::copy("/usr/bin/sleep", &program).unwrap();
+            fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+            make(&program);
+            let hidden = ["env", HIDDEN];
+            let words = [&user[..], if is_hidden { &hidden } else { &[] }].concat();
+            let mut other = Other::start(dir.path(), &words);
+            let number = other.number;
+            assert_eq!(other.assign(number, FOREIGN), 0, "{name} {is_hidden}");
+            (&other.told_by)
+                .write_all(program.to_str().unwrap().as_bytes())
+                .unwrap();
+            other.told_by.shutdown(std::net::Shutdown::Write).unwrap();
+            let status = format!("/proc/{}/stat", other.process.id());
+            // Asleep, it has been through all of its beginning.
+            wait_until("the other program", SOON, || {
+                let text = fs::read_to_string(&status).unwrap();
+                text.contains("(become) S")
+            });
+            // Its standard input is the same socket.
+            let query = record(QUERY, 1, 0, 0, None);
+            assert_eq!(other.channel.call(&query), expected, "{name} {is_hidden}");
+        }
     }
+}
+
+/// Connects up to `most` times as this user and group. The connections that were let in.
+fn crowd(dir: &Path, uid: u32, gid: u32, most: usize) -> Vec<UnixStream> {
+    use rustix::thread::{set_thread_res_gid, set_thread_res_uid};
+    let path = dir.join(protocol::CLIENT_SOCKET);
+    // Ids are a thread's own, for the kernel.
+    let connecting = thread::spawn(move || {
+        let (uid, gid) = (
+            rustix::fs::Uid::from_raw(uid),
+            rustix::fs::Gid::from_raw(gid),
+        );
+        set_thread_res_gid(gid, gid, gid).unwrap();
+        set_thread_res_uid(uid, uid, uid).unwrap();
+        let connect = |_| {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            stream.set_read_timeout(Some(SOON)).unwrap();
+            let _ = stream.write_all(b"{\"version\":9,\"request\":\"x\"}\n");
+            let mut answer = [0; 512];
+            let read = stream.read(&mut answer).unwrap();
+            let is_in = String::from_utf8_lossy(&answer[..read]).contains("\"version\"");
+            is_in.then_some(stream)
+        };
+        (0..most).map_while(connect).collect()
+    });
+    connecting.join().unwrap()
+}
+
+fn strangers() {
+    let (dir, _running) = fixture::server();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    let count = |uid, gid| crowd(dir.path(), uid, gid, 300);
+    let (one, two) = (count(3000, 3000), count(3001, 3001));
+    assert_eq!((one.len(), two.len()), (256, 256));
+    assert!(count(3002, 3002).is_empty(), "half is theirs");
+    assert_eq!(count(1000, 1000).len(), 256, "named as a user");
+    assert_eq!(crowd(dir.path(), 3003, 2000, 10).len(), 10, "by his group");
+    let user = ["setpriv", "--reuid=1001", "--regid=1001", "--groups=7,2000"];
+    let mut other = Other::start(dir.path(), &user);
+    let number = other.number;
+    assert_eq!(
+        other.assign(number, "198.51.100.9:0"),
+        0,
+        "by another group"
+    );
 }

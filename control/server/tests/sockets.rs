@@ -155,12 +155,15 @@ fn no_fd_and_the_wrong_fd_are_told_apart() {
         None,
     );
     let wrong = [
-        (pipe.0.as_fd(), "not a socket"),
-        (file.as_fd(), "not a socket"),
-        (listening.as_fd(), "a listening socket"),
+        (pipe.0.as_fd(), "is no socket"),
+        (file.as_fd(), "is no socket"),
+        (listening.as_fd(), "not connected"),
         (udp.as_fd(), "not a TCP socket"),
-        (unix.0.as_fd(), "not an Internet socket"),
-        (netlink.as_ref().unwrap().as_fd(), "not an Internet socket"),
+        (unix.0.as_fd(), "none of TCP or UDP over IPv4"),
+        (
+            netlink.as_ref().unwrap().as_fd(),
+            "none of TCP or UDP over IPv4",
+        ),
         (tcp.as_ref().unwrap().as_fd(), "not connected"),
     ];
     for (fd, words) in wrong {

@@ -1,8 +1,5 @@
-//! Asks the kernel by SOCK_DIAG about sockets of this network namespace.
-//!
-//! A socket's addresses say nothing alone: in a namespace of its own anybody can make a
-//! connection with any addresses. SOCK_DIAG answers for the asking thread's namespace, and the
-//! socket's cookie tells whether it is the same.
+//! Asks the kernel by SOCK_DIAG about the sockets of this network namespace: that of the asking
+//! thread.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +7,6 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 
-use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
 };
@@ -28,8 +24,6 @@ const UDP: u8 = 17;
 const HEADER_BYTES: usize = 16;
 /// Bytes of the header and `struct inet_diag_req_v2`.
 const REQUEST_BYTES: usize = HEADER_BYTES + 56;
-/// Bytes of `struct inet_diag_msg`.
-const SOCKET_BYTES: usize = 72;
 /// The kernel fills its answers as far as there is room, up to this.
 const ANSWER_BYTES: usize = 32 * 1024;
 /// States that no descriptor stands for: TIME_WAIT and NEW_SYN_RECV. All others are asked for,
@@ -86,32 +80,9 @@ pub fn alive() -> io::Result<HashMap<u64, Alive>> {
     Ok(alive)
 }
 
-/// Whether the TCP connection of these addresses in this namespace is the socket with
-/// this cookie.
-///
-/// # Errors
-/// The kernel's answer, if it is none.
-pub fn is_here(local: SocketAddrV4, peer: SocketAddrV4, cookie: u64) -> io::Result<bool> {
-    let question = request(0, (AF_INET, TCP), u32::MAX, Some((local, peer, cookie)));
-    let socket = ask(&question)?;
-    let mut is_here = None;
-    let mut room = [0; 4096];
-    let answer = receive(&socket, &mut room)?;
-    let told = walk(answer, |kind, body| {
-        is_here = Some(kind == SOCK_DIAG_BY_FAMILY && body.len() >= SOCKET_BYTES);
-    });
-    match told {
-        Ok(_) => is_here.ok_or_else(nonsense),
-        Err(error) => match Errno::from_io_error(&error) {
-            Some(Errno::NOENT | Errno::STALE) => Ok(false),
-            _ => Err(error),
-        },
-    }
-}
-
 /// Calls `each` with the record of every socket in one of these states.
 fn dump(family: u8, proto: u8, states: u32, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    let socket = ask(&request(NLM_F_DUMP, (family, proto), states, None))?;
+    let socket = ask(&request(family, proto, states))?;
     let mut room = vec![0; ANSWER_BYTES];
     loop {
         let answer = receive(&socket, &mut room)?;
@@ -174,31 +145,16 @@ fn parse(socket: &[u8], proto: u8) -> Option<(u64, Alive)> {
     Some((cookie, Alive { proto, uid, local }))
 }
 
-/// A question: about one socket, or all.
-fn request(
-    flags: u16,
-    (family, proto): (u8, u8),
-    states: u32,
-    one: Option<(SocketAddrV4, SocketAddrV4, u64)>,
-) -> Vec<u8> {
-    let any = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0);
-    let (local, peer, cookie) = one.unwrap_or((any, any, 0));
+/// A question about all sockets.
+fn request(family: u8, proto: u8, states: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(REQUEST_BYTES);
     out.extend((REQUEST_BYTES as u32).to_ne_bytes());
     out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    out.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    out.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     out.extend([0; 8]); // sequence and sender: one question per socket
     out.extend([family, proto, 0, 0]);
     out.extend(states.to_ne_bytes());
-    out.extend(local.port().to_be_bytes());
-    out.extend(peer.port().to_be_bytes());
-    for address in [local, peer] {
-        out.extend(address.ip().octets());
-        out.extend([0; 12]);
-    }
-    out.extend([0; 4]); // any interface
-    out.extend((cookie as u32).to_ne_bytes());
-    out.extend(((cookie >> 32) as u32).to_ne_bytes());
+    out.resize(REQUEST_BYTES, 0); // any addresses, ports, interface and cookie
     out
 }
 

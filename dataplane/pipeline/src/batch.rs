@@ -65,6 +65,8 @@ pub trait Frames {
 pub(crate) struct Packet {
     pub(crate) port: PortId,
     pub(crate) side: Side,
+    /// Whether the stack's socket that sent it is known not to be registered.
+    pub(crate) is_stranger: bool,
     pub(crate) headers: Headers,
 }
 
@@ -74,6 +76,11 @@ impl Packet {
             Transport::Tcp(header) => Some(header),
             Transport::Udp | Transport::Icmp(_) | Transport::Other => None,
         }
+    }
+
+    /// Whether it is a SYN that opens a connection.
+    pub(crate) fn opens(&self) -> bool {
+        self.tcp().is_some_and(|tcp| tcp.flags.opens())
     }
 
     pub(crate) const fn is_icmp_error(&self) -> bool {
@@ -227,12 +234,13 @@ impl Pipeline {
 
 /// Finds out what a frame is and where it came from.
 fn read(view: &View, frame: &mut [u8], ingress: Ingress) -> Result<Packet, DropReason> {
-    let (side, port) = match ingress {
-        Ingress::Port(port) => (Side::Wire, port),
-        Ingress::HostPort => match view.marks.read(frame).ok_or(DropReason::Unmarked)? {
-            Mark::FromWire(port) => (Side::Wire, port),
-            Mark::FromStack(port) => (Side::Host, port),
-        },
+    let mark = match ingress {
+        Ingress::Port(port) => Mark::FromWire(port),
+        Ingress::HostPort => view.marks.read(frame).ok_or(DropReason::Unmarked)?,
+    };
+    let (side, port) = match mark {
+        Mark::FromWire(port) => (Side::Wire, port),
+        Mark::FromStack(port) | Mark::FromStranger(port) => (Side::Host, port),
     };
     if view.port(port).is_none() {
         return Err(DropReason::NoPortThere);
@@ -245,6 +253,7 @@ fn read(view: &View, frame: &mut [u8], ingress: Ingress) -> Result<Packet, DropR
     Ok(Packet {
         port,
         side,
+        is_stranger: matches!(mark, Mark::FromStranger(_)),
         headers,
     })
 }

@@ -73,7 +73,9 @@ drop_reasons! {
     RegistrationBusy = "registration_busy",
     /// A registered connection from a foreign endpoint to a server that another flow already connects.
     ForeignTaken = "foreign_taken",
-    /// The registration was withdrawn at the moment when its flow was to be made.
+    /// A datagram of a socket that is not registered, on the flow of a registered one whose local endpoint it shares.
+    Stranger = "stranger",
+    /// The registration was withdrawn before its flow was made, or is for another peer.
     OwnerGone = "owner_gone",
     /// The flow table is full. Live flows are never evicted.
     TableFull = "table_full",

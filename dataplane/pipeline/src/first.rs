@@ -83,7 +83,7 @@ impl Stage<'_> {
         match self.decide(packet) {
             // A proxy can answer only what has ports.
             Decision::Redirect(_) | Decision::NoLocalAddress if !has_ports(tuple.proto) => {
-                self.unclaimed(tuple, is_own, None)
+                self.unclaimed(packet, is_own, None)
             }
             Decision::Redirect(_) | Decision::NoLocalAddress if is_mid_stream => {
                 Err(Refusal::drop(DropReason::NoFlow))
@@ -91,7 +91,7 @@ impl Stage<'_> {
             Decision::Redirect(to) => self.redirect(tuple, to),
             Decision::NoLocalAddress => Err(Refusal::reset(DropReason::NoLocalAddress)),
             Decision::Drop => Err(Refusal::drop(DropReason::RuleDrop)),
-            Decision::Unclaimed => self.unclaimed(tuple, is_own, local),
+            Decision::Unclaimed => self.unclaimed(packet, is_own, local),
         }
     }
 
@@ -168,20 +168,26 @@ impl Stage<'_> {
 
     fn unclaimed(
         &mut self,
-        tuple: &Tuple,
+        packet: &Packet,
         is_own: bool,
         local: Option<Registration>,
     ) -> Result<Outcome, Refusal> {
         if is_own {
-            self.deliver(tuple, local)
+            self.deliver(packet, local)
         } else {
             Err(Refusal::drop(DropReason::ForwardDenied))
         }
     }
 
     /// Delivers what is for the box itself. Where a proxy listens this makes a flow, since
-    /// the answers come through the worker.
-    fn deliver(&mut self, tuple: &Tuple, local: Option<Registration>) -> Result<Outcome, Refusal> {
+    /// the answers come through the worker; so may those of a plain listener on an endpoint
+    /// that was registered, until the old flows have gone.
+    fn deliver(
+        &mut self,
+        packet: &Packet,
+        local: Option<Registration>,
+    ) -> Result<Outcome, Refusal> {
+        let tuple = &packet.headers.tuple;
         let cause = match local {
             // By a flow its answers would leave as they are; they shall show the foreign endpoint.
             Some(own) if own.shows_foreign() && tuple.proto == Protocol::UDP => {
@@ -191,15 +197,17 @@ impl Stage<'_> {
             None if has_ports(tuple.proto) && self.view.is_proxy(tuple.proto, tuple.dst) => {
                 Cause::of(Kind::Local)
             }
+            None if packet.opens() && self.registrations.are_any() => Cause::of(Kind::Local),
             None => return Ok(Outcome::Deliver),
         };
         self.lead_to(cause, tuple, tuple.dst).map(Outcome::Flow)
     }
 
-    /// What a registered socket begins carries its foreign endpoint. A connection that the box
-    /// opens from another taken endpoint is let out as it is, and so is a datagram of a socket
-    /// that is only marked. Any other packet from there answers a flow that has gone, and must
-    /// not leave untranslated.
+    /// What a registered socket begins carries its foreign endpoint, or leaves as it is if it
+    /// shows none. So does a stranger's; and a connection that a rule's proxy opens. A socket
+    /// that was registered a moment ago tries again as what it is by then. Any other packet,
+    /// and any datagram from where a rule's proxy takes them, may answer a flow that has gone,
+    /// and must not leave untranslated.
     fn first_from_stack(&mut self, packet: &Packet) -> Result<Outcome, Refusal> {
         let tuple = &packet.headers.tuple;
         let own = &self.view.own;
@@ -207,19 +215,19 @@ impl Stage<'_> {
             return Err(Refusal::drop(DropReason::NoFlowFromStack));
         }
         let sender = self.sender(packet)?;
+        let is_proxy = self.view.is_proxy(tuple.proto, tuple.src);
         let is_datagram = tuple.proto == Protocol::UDP;
-        let opens = packet.tcp().is_some_and(|tcp| tcp.flags.opens());
+        let opens = packet.opens();
+        let begins = opens || (is_datagram && !is_proxy);
         let hit = match sender {
             Some(own) if own.shows_foreign() && (opens || is_datagram) => self.connect(&own, tuple),
-            Some(own)
-                if opens
-                    || (is_datagram
-                        && own.is_mark_only()
-                        && !self.view.is_proxy(tuple.proto, tuple.src)) =>
-            {
+            Some(own) if opens || (begins && own.is_mark_only()) => {
                 self.let_out(Cause::owned(Kind::Local, &own), tuple)
             }
-            None if opens => self.let_out(Cause::of(Kind::Local), tuple),
+            None if begins && (packet.is_stranger || is_proxy) => {
+                self.let_out(Cause::of(Kind::Local), tuple)
+            }
+            None if opens => Err(Refusal::drop(DropReason::OwnerGone)),
             Some(_) | None => Err(Refusal::drop(DropReason::NoFlowFromStack)),
         };
         hit.map(Outcome::Flow)

@@ -1,7 +1,7 @@
 //! Making flows: what name a connection gets where its own is taken.
 
-use tables::{FlowKey, Hit, InsertError, Kind, NewFlow, OwnerId, Registration, Side};
-use wire::{Endpoint, Tuple};
+use tables::{Flow, FlowKey, Hit, InsertError, Kind, NewFlow, OwnerId, Registration, Side};
+use wire::{Endpoint, Protocol, Tuple};
 
 use crate::batch::Stage;
 use crate::counters::Event;
@@ -95,10 +95,19 @@ impl Stage<'_> {
     pub(crate) fn let_out(&mut self, cause: Cause, tuple: &Tuple) -> Result<Hit, Refusal> {
         let orig = FlowKey::new(Side::Host, tuple);
         let reply = FlowKey::new(Side::Wire, &tuple.reversed());
-        match self.insert(cause, orig, reply)? {
-            Made::New(hit) | Made::Exists(hit) => Ok(hit),
-            Made::ReplyTaken => Err(Refusal::drop(DropReason::NoPort)),
+        for _ in 0..=PORT_TRIES {
+            match self.insert(cause, orig, reply)? {
+                Made::New(hit) => return Ok(hit),
+                Made::Exists(hit) if [OwnerId::NOBODY, cause.owner].contains(&hit.flow.owner) => {
+                    return Ok(hit);
+                }
+                // Another socket's, by which nothing of this one may leave.
+                Made::Exists(hit) if tuple.proto == Protocol::TCP => self.replace(&hit),
+                Made::Exists(_) => return Err(Refusal::drop(DropReason::Stranger)),
+                Made::ReplyTaken => break,
+            }
         }
+        Err(Refusal::drop(DropReason::NoPort))
     }
 
     /// Makes the flow of `tuple`, which the stack sends, with the registration's foreign
@@ -154,14 +163,23 @@ impl Stage<'_> {
     fn vacate(&mut self, reply: &FlowKey) -> Result<(), Refusal> {
         match self.flows.lookup(reply) {
             None => Ok(()),
-            Some(holder)
-                if self.flows.is_over(&holder) || self.flows.is_withdrawn(holder.flow.owner) =>
-            {
+            Some(holder) if self.is_spent(&holder) => {
                 self.replace(&holder);
                 Ok(())
             }
             Some(_) => Err(Refusal::drop(DropReason::ForeignTaken)),
         }
+    }
+
+    /// Whether a flow has no right to its names any more. A connection that is open has, even
+    /// if its registration was withdrawn: it may still talk. One that nobody has answered has
+    /// not if it came from the wire, where anybody can begin one, or was given up.
+    fn is_spent(&self, holder: &Hit) -> bool {
+        let Flow { orig, owner, .. } = holder.flow;
+        let is_weak = orig.side() != Side::Host || self.flows.is_withdrawn(owner);
+        self.flows.is_over(holder)
+            || self.flows.is_orphan(&holder.flow)
+            || (is_weak && self.flows.is_unanswered(holder))
     }
 
     fn noted(&self, hit: Hit, tried: u32) -> Hit {

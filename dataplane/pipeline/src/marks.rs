@@ -12,6 +12,7 @@ const FIRST_BYTE: u8 = 0x06;
 const KIND_FROM_WIRE: u8 = 1;
 const KIND_FROM_STACK: u8 = 2;
 const KIND_TO_STACK: u8 = 3;
+const KIND_FROM_STRANGER: u8 = 4;
 
 /// Where a marked frame on the host port comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +21,8 @@ pub enum Mark {
     FromWire(PortId),
     /// From the stack, which would have sent it by this port.
     FromStack(PortId),
+    /// The same, from a registered endpoint, but not from a registered socket.
+    FromStranger(PortId),
 }
 
 /// The marks of one run, made unguessable by random bits.
@@ -52,6 +55,13 @@ impl Marks {
         self.mac(KIND_FROM_STACK, port.0)
     }
 
+    /// The source of a frame that the stack would have sent by this port, for a socket that is
+    /// not registered though its endpoint is: it shares it, or has it after another.
+    #[must_use]
+    pub const fn from_stranger(self, port: PortId) -> MacAddr {
+        self.mac(KIND_FROM_STRANGER, port.0)
+    }
+
     /// The destination of a frame that the stack shall see arrive at this port.
     #[must_use]
     pub const fn to_stack(self, port: PortId) -> MacAddr {
@@ -71,6 +81,8 @@ impl Marks {
             Some(Mark::FromWire(PortId(d5)))
         } else if src == self.from_stack(PortId(s5)) {
             Some(Mark::FromStack(PortId(s5)))
+        } else if src == self.from_stranger(PortId(s5)) {
+            Some(Mark::FromStranger(PortId(s5)))
         } else {
             None
         }

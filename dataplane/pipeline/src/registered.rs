@@ -1,6 +1,8 @@
 //! What registrations say about a packet.
 
-use tables::{Lookup, Registration};
+use std::net::Ipv4Addr;
+
+use tables::{Lookup, Registration, Uses};
 use wire::{Endpoint, Protocol, Tuple};
 
 use crate::batch::{Packet, Stage};
@@ -16,11 +18,29 @@ fn found(lookup: Lookup) -> Result<Option<Registration>, DropReason> {
     }
 }
 
+/// Finds what is registered without a peer: no host has this address.
+const EVERYBODY: Endpoint = Endpoint::new(Ipv4Addr::UNSPECIFIED, 0);
+
+/// Whether a registration's socket opens no connections: what comes from its endpoint is
+/// another's, which is registered there for everybody.
+fn only_listens(own: &Registration) -> bool {
+    own.proto == Protocol::TCP && own.uses.any(Uses::LISTEN) && !own.uses.any(Uses::CONNECT)
+}
+
 impl Stage<'_> {
-    /// The registration of the socket that sent a packet of the stack's.
+    /// The registration of the socket that sent a packet of the stack's: none for a stranger,
+    /// whoever has registered the endpoint.
     pub(crate) fn sender(&self, packet: &Packet) -> Result<Option<Registration>, DropReason> {
-        let tuple = &packet.headers.tuple;
-        self.registered_at(tuple.proto, tuple.src, tuple.dst)
+        if packet.is_stranger {
+            return Ok(None);
+        }
+        let Tuple { proto, src, dst } = packet.headers.tuple;
+        let own = self.registered_at(proto, src, dst)?;
+        if own.is_some_and(|own| own.peer.is_some() && only_listens(&own)) {
+            let wider = self.registered_at(proto, src, EVERYBODY)?;
+            return Ok(wider.filter(Registration::shows_foreign).or(own));
+        }
+        Ok(own)
     }
 
     /// The registration whose local endpoint is `at`, about packets to and from `other`.

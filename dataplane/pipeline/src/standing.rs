@@ -16,8 +16,11 @@ impl Stage<'_> {
         hit: Option<Hit>,
     ) -> Result<Option<Hit>, DropReason> {
         let Some(hit) = hit.and_then(|hit| self.unless_orphan(hit)) else {
-            return Ok(self.one_way(packet));
+            return self.one_way(packet);
         };
+        if packet.is_stranger && hit.flow.owner != OwnerId::NOBODY {
+            return self.unless_strange(packet, hit);
+        }
         let gives_way = match packet.headers.transport {
             Transport::Tcp(tcp) if tcp.flags.opens() => self.is_reopened(packet, &hit, tcp.seq)?,
             Transport::Udp if packet.side == Side::Host && hit.flow.kind == Kind::Local => {
@@ -33,14 +36,48 @@ impl Stage<'_> {
         Ok(Some(hit))
     }
 
+    /// What a socket that is not registered has of the flow of a registered one: a new
+    /// connection in its place. A SYN sent again is no stranger's: its socket was registered
+    /// when it first sent it, and what it began goes on under the name it had.
+    fn unless_strange(&mut self, packet: &Packet, hit: Hit) -> Result<Option<Hit>, DropReason> {
+        match packet.headers.transport {
+            Transport::Tcp(tcp) if tcp.flags.opens() => {
+                if self.flows.began_with(&hit, tcp.seq) {
+                    return Ok(Some(hit));
+                }
+                self.replace(&hit);
+                Ok(None)
+            }
+            Transport::Tcp(_) | Transport::Udp | Transport::Icmp(_) | Transport::Other => {
+                Err(DropReason::Stranger)
+            }
+        }
+    }
+
     /// The flow that a datagram has where no connection of the same name claims it.
-    fn one_way(&mut self, packet: &Packet) -> Option<Hit> {
+    /// Each datagram is for itself: it goes to the registration that is nearest now.
+    fn one_way(&mut self, packet: &Packet) -> Result<Option<Hit>, DropReason> {
         let tuple = packet.flow_key().tuple();
         if packet.side == Side::Host || tuple.proto != Protocol::UDP {
-            return None;
+            return Ok(None);
         }
-        let hit = self.flows.lookup(&FlowKey::new(Side::OneWay, &tuple))?;
-        self.unless_orphan(hit)
+        let hit = self.flows.lookup(&FlowKey::new(Side::OneWay, &tuple));
+        let Some(hit) = hit.and_then(|hit| self.unless_orphan(hit)) else {
+            return Ok(None);
+        };
+        if !matches!(packet.headers.transport, Transport::Udp) {
+            return Ok(Some(hit));
+        }
+        match self.reached(&tuple)? {
+            Some(nearest) if nearest.owner != hit.flow.owner => {
+                // What the farther one has been given, it may still ask about and answer.
+                if nearest.is_one_way() {
+                    self.replace(&hit);
+                }
+                Ok(None)
+            }
+            Some(_) | None => Ok(Some(hit)),
+        }
     }
 
     fn unless_orphan(&mut self, hit: Hit) -> Option<Hit> {

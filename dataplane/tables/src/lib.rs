@@ -26,5 +26,7 @@ pub use key::{Direction, FlowKey, Side};
 pub use lane::{FlowState, LaneCounters, Timeouts};
 pub use owners::OwnerId;
 pub use registration::{Registration, Uses};
-pub use registrations::{Hold, Lookup, RegisterError, RegistrationId, Registrations};
+#[cfg(feature = "hold")]
+pub use registrations::Hold;
+pub use registrations::{Lookup, RegisterError, RegistrationId, Registrations};
 pub use table::FlowTable;

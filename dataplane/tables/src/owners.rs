@@ -6,6 +6,8 @@ use crate::sync::{AtomicU32, Ordering};
 
 /// Marks an owner whose registration has gone.
 const WITHDRAWN: u32 = 1 << 31;
+/// Marks an owner that has, or has had, a flow.
+const HAS_HAD: u32 = 1 << 30;
 
 /// Names who a flow or a registration belongs to: 1 to [`Self::MAX`], or nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
@@ -18,7 +20,7 @@ impl OwnerId {
     pub const MAX: u32 = 0xff_ffff;
 }
 
-/// A word for each owner: live flows in the low bits, the mark on top.
+/// A word for each owner: live flows in the low bits, the marks on top.
 pub(crate) struct Owners(Box<[AtomicU32]>);
 
 impl Owners {
@@ -41,7 +43,11 @@ impl Owners {
     }
 
     pub(crate) fn flows(&self, owner: OwnerId) -> u32 {
-        self.load(owner) & !WITHDRAWN
+        self.load(owner) & !(WITHDRAWN | HAS_HAD)
+    }
+
+    pub(crate) fn has_had(&self, owner: OwnerId) -> bool {
+        self.load(owner) & HAS_HAD != 0
     }
 
     pub(crate) fn is_withdrawn(&self, owner: OwnerId) -> bool {
@@ -60,11 +66,11 @@ impl Owners {
         };
         let before = word.load(Ordering::Relaxed);
         let after = match change {
-            // There are fewer flows than 2^31.
-            Change::FlowMade => before + 1,
+            // There are fewer flows than 2^30.
+            Change::FlowMade => (before + 1) | HAS_HAD,
             Change::FlowGone => before - 1,
             Change::Withdraw => before | WITHDRAWN,
-            Change::Reinstate if before == WITHDRAWN => 0,
+            Change::Reinstate if before & !HAS_HAD == WITHDRAWN => 0,
             Change::Reinstate => before,
         };
         word.store(after, Ordering::Release);

@@ -54,14 +54,10 @@ pub struct Registrations {
     entries: Box<[Entry<2>]>,
     /// Odd while the control thread is at work: a miss means nothing then.
     changes: AtomicU64,
-    ledger: Mutex<Ledger>,
-}
-
-/// What only the holder of the lock may see.
-struct Ledger {
-    free: Vec<u32>,
-    /// How many [`Hold`]s there are.
-    holds: u32,
+    /// How much steering diverts to the workers for registrations' sake.
+    diverted: AtomicU64,
+    /// Unused entries; whoever changes anything holds this lock.
+    free: Mutex<Vec<u32>>,
 }
 
 impl Registrations {
@@ -74,10 +70,8 @@ impl Registrations {
             index: Index::new(capacity),
             entries: std::iter::repeat_with(Entry::new).take(capacity).collect(),
             changes: AtomicU64::new(0),
-            ledger: Mutex::new(Ledger {
-                free: (0..capacity as u32).rev().collect(),
-                holds: 0,
-            }),
+            diverted: AtomicU64::new(0),
+            free: Mutex::new((0..capacity as u32).rev().collect()),
         }
     }
 
@@ -126,19 +120,32 @@ impl Registrations {
             })
     }
 
+    /// Whether packets of any local endpoint come to the workers for registrations' sake. On a
+    /// packet's way it costs one load.
+    #[must_use]
+    pub fn are_any(&self) -> bool {
+        self.diverted.load(Ordering::Relaxed) != 0
+    }
+
+    /// Tells how many there are whose local endpoint is diverted: live ones, and those that
+    /// have gone but for their flows.
+    pub fn set_diverted(&self, count: usize) {
+        self.diverted.store(count as u64, Ordering::Relaxed);
+    }
+
     /// Registers.
     ///
     /// # Errors
     /// [`RegisterError`]; nothing has changed then.
     pub fn insert(&self, new: &Registration) -> Result<RegistrationId, RegisterError> {
-        let mut ledger = self.lock();
+        let mut free = self.lock();
         self.check(new, None)?;
-        let idx = ledger.free.pop().ok_or(RegisterError::Full)?;
-        let change = Change::begin(&self.changes, &ledger);
+        let idx = free.pop().ok_or(RegisterError::Full)?;
+        let change = Change::begin(&self.changes);
         let put = self.put(idx, new);
         drop(change);
         if put.is_err() {
-            ledger.free.push(idx);
+            free.push(idx);
         }
         put
     }
@@ -152,10 +159,10 @@ impl Registrations {
         id: RegistrationId,
         new: &Registration,
     ) -> Result<RegistrationId, RegisterError> {
-        let ledger = self.lock();
+        let _free = self.lock();
         let old = self.read(id).ok_or(RegisterError::Gone)?;
         self.check(new, Some(id))?;
-        let change = Change::begin(&self.changes, &ledger);
+        let change = Change::begin(&self.changes);
         self.take(id.idx, &old);
         let put = self.put(id.idx, new).or_else(|error| {
             // Its slots were free a moment ago: what was there fits again.
@@ -167,13 +174,13 @@ impl Registrations {
 
     /// Unregisters; `None` if it had gone already.
     pub fn remove(&self, id: RegistrationId) -> Option<Registration> {
-        let mut ledger = self.lock();
+        let mut free = self.lock();
         let old = self.read(id)?;
-        let change = Change::begin(&self.changes, &ledger);
+        let change = Change::begin(&self.changes);
         self.take(id.idx, &old);
         self.entries[id.idx as usize].write(None);
         drop(change);
-        ledger.free.push(id.idx);
+        free.push(id.idx);
         Some(old)
     }
 
@@ -188,19 +195,18 @@ impl Registrations {
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
         let capacity = self.entries.len();
-        (capacity - self.lock().free.len(), capacity)
+        (capacity - self.lock().len(), capacity)
     }
 
-    /// Makes readers wait, and answer [`Lookup::Busy`] in the end, until the guard is dropped:
-    /// for many changes that shall be seen as one, such as all that a restarted daemon adopts.
+    /// Is, until it is dropped, a change that comes to no end: readers answer
+    /// [`Lookup::Busy`], writers wait. For tests of what is done then.
+    #[cfg(feature = "hold")]
     pub fn hold(&self) -> Hold<'_> {
-        let mut ledger = self.lock();
-        if ledger.holds == 0 {
-            step(&self.changes, Ordering::Relaxed);
-            fence(Ordering::Release);
+        let free = self.lock();
+        Hold {
+            _change: Change::begin(&self.changes),
+            _free: free,
         }
-        ledger.holds += 1;
-        Hold(self)
     }
 
     /// Whether a registration clashes with one that is not `own`.
@@ -261,54 +267,44 @@ impl Registrations {
     }
 
     /// A writer that panicked has changed at most its own entry.
-    fn lock(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger
+    fn lock(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.free
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
-/// Goes from rest to work or back.
-fn step(changes: &AtomicU64, order: Ordering) {
-    let now = changes.load(Ordering::Relaxed);
-    changes.store(now.wrapping_add(1), order);
-}
-
-/// Keeps readers from believing a table that is half changed; see [`Registrations::hold`].
+/// A change that lasts; see [`Registrations::hold`].
+#[cfg(feature = "hold")]
 #[must_use = "readers go on as soon as it is dropped"]
-pub struct Hold<'a>(&'a Registrations);
-
-impl Drop for Hold<'_> {
-    fn drop(&mut self) {
-        let mut ledger = self.0.lock();
-        ledger.holds -= 1;
-        if ledger.holds == 0 {
-            step(&self.0.changes, Ordering::Release);
-        }
-    }
+pub struct Hold<'a> {
+    // Dropped in this order: a change ends under the lock.
+    _change: Change<'a>,
+    _free: MutexGuard<'a, Vec<u32>>,
 }
 
-/// A change under way: readers do not believe a miss until it is dropped. Nothing of its own
-/// while readers are held off anyway.
-struct Change<'a>(Option<&'a AtomicU64>);
+/// A change under way: readers do not believe a miss until it is dropped.
+struct Change<'a>(&'a AtomicU64);
 
 impl<'a> Change<'a> {
     /// The caller holds the writer lock until the change is dropped.
-    fn begin(changes: &'a AtomicU64, ledger: &Ledger) -> Self {
-        if ledger.holds > 0 {
-            return Self(None);
-        }
-        step(changes, Ordering::Relaxed);
+    fn begin(changes: &'a AtomicU64) -> Self {
+        let change = Self(changes);
+        change.step(Ordering::Relaxed);
         fence(Ordering::Release);
-        Self(Some(changes))
+        change
+    }
+
+    /// Goes from rest to work or back.
+    fn step(&self, order: Ordering) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store(now.wrapping_add(1), order);
     }
 }
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        if let Some(changes) = self.0 {
-            step(changes, Ordering::Release);
-        }
+        self.step(Ordering::Release);
     }
 }
 

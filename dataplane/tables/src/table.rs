@@ -58,11 +58,11 @@ pub struct FlowTable<const K: usize = 2> {
 }
 
 impl<const K: usize> FlowTable<K> {
-    /// A table for `capacity` flows (at most 2^30) of the owners 1 to `owners`; `seed` keys the
+    /// A table for `capacity` flows (fewer than 2^30) of the owners 1 to `owners`; `seed` keys the
     /// hash and must be unpredictable.
     #[must_use]
     pub fn new(capacity: usize, owners: u32, seed: u64) -> Self {
-        let capacity = capacity.clamp(1, 1 << 30);
+        let capacity = capacity.clamp(1, (1 << 30) - 1);
         Self {
             hasher: Hasher::new(seed),
             index: Index::new(capacity),
@@ -263,6 +263,13 @@ impl<const K: usize> FlowTable<K> {
             .is_none_or(|snapshot| matches!(snapshot.state, FlowState::Closed | FlowState::Closing))
     }
 
+    /// Whether a flow is a handshake that nobody has answered, or gone.
+    #[must_use]
+    pub fn is_unanswered(&self, hit: &Hit<K>) -> bool {
+        self.snapshot(hit.id)
+            .is_none_or(|snapshot| snapshot.state == FlowState::SynSent)
+    }
+
     /// Whether this direction of the flow began with a SYN of this sequence number.
     #[must_use]
     pub fn began_with(&self, hit: &Hit<K>, isn: u32) -> bool {
@@ -273,6 +280,12 @@ impl<const K: usize> FlowTable<K> {
     #[must_use]
     pub fn owned_by(&self, owner: OwnerId) -> u32 {
         self.owners.flows(owner)
+    }
+
+    /// Whether an owner has, or has had, a flow since its number was last given free.
+    #[must_use]
+    pub fn has_had(&self, owner: OwnerId) -> bool {
+        self.owners.has_had(owner)
     }
 
     /// Takes an owner's leave to have new flows: none is made once this has returned. Its TCP

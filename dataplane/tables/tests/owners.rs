@@ -33,7 +33,8 @@ fn expire(table: &FlowTable, now_ns: u64) -> usize {
 
 #[test]
 fn a_withdrawn_owner_keeps_its_connections_and_loses_its_datagrams() {
-    let table = FlowTable::<2>::new(16, 2, 3);
+    let table = FlowTable::<2>::new(16, 3, 3);
+    assert!(!table.has_had(OWNER));
     let tcp = new_flow(Protocol::TCP, 1, OWNER);
     let tcp = table.insert(&tcp, 1).unwrap();
     let udp = table.insert(&new_flow(Protocol::UDP, 2, OWNER), 1).unwrap();
@@ -59,9 +60,13 @@ fn a_withdrawn_owner_keeps_its_connections_and_loses_its_datagrams() {
     table.reinstate(OWNER);
     assert!(table.is_withdrawn(OWNER));
     table.remove(tcp.id, 4);
+    assert_eq!(table.owned_by(OWNER), 0);
+    assert!(table.has_had(OWNER) && table.has_had(OwnerId(2)));
+    assert!(!table.has_had(OwnerId(3)) && !table.has_had(OwnerId::NOBODY));
     table.reinstate(OWNER);
-    assert!(!table.is_withdrawn(OWNER));
+    assert!(!table.is_withdrawn(OWNER) && !table.has_had(OWNER));
     table.insert(&new_flow(Protocol::TCP, 9, OWNER), 5).unwrap();
+    assert!(table.has_had(OWNER));
 }
 
 #[test]

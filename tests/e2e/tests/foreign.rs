@@ -116,7 +116,11 @@ fn a_command_holds_its_listener(mode: Mode) {
         let mut held = Program::start(stage.lab.dir(), "held", command)?;
         held.wait_for("listening")?;
         assert_eq!(exchange(&stage.connect(ENTRANCE)?, "held")?, "held");
-        held.end(Signal::SIGTERM)?;
+        let status = held.end(Signal::SIGTERM)?;
+        ensure!(
+            status.code() == Some(128 + 15),
+            "not the command's: {status}"
+        );
         ensure!(stage.is_dropped(None, ENTRANCE)?, "it outlives its holder");
         stage.registrations_end()
     });

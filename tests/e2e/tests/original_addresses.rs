@@ -1,11 +1,11 @@
 //! UDP: original addresses of each datagram, answers from there, and connected sockets.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::{Script, Stage, in_both_modes, play, server};
 use lab::connection::TIMEOUT;
 use lab::datagrams::ask;
@@ -116,31 +116,29 @@ fn another_socket_answers(mode: Mode) {
         socket.set_read_timeout(Some(TIMEOUT))?;
         for to in [FOREIGN, server(7003), server(7004)] {
             socket.connect(to)?;
-            for round in 0..3 {
-                socket.send(b"question")?;
-                let mut bytes = [0; 64];
-                let (len, shown) = listener
-                    .recv_from(&mut bytes)
+            for round in 0..2 {
+                let shown = heard(&socket, &listener, b"question")
                     .with_context(|| format!("question {round} to {to}"))?;
-                assert_eq!(&bytes[..len], b"question");
-                let std::net::SocketAddr::V4(shown) = shown else {
-                    anyhow::bail!("{shown}");
-                };
                 let original = registrar.original_destination(&listener, Some(shown))?;
                 assert_eq!((original.source, original.destination), (asker, to));
                 let back = stage.lab.fw.enter(sharing)?;
+                back.set_read_timeout(Some(TIMEOUT))?;
                 registrar
                     .assign_with(&back, to, Some(asker), Flags::CONNECT)
                     .with_context(|| format!("answer {round} from {to}"))?;
+                let mut bytes = [0; 64];
                 back.send_to(b"answer", asker)?;
-                let answer = socket.recv(&mut bytes);
-                let len = answer.with_context(|| {
-                    let drops = stage.daemon.ask(&["stats"]);
-                    let flows = stage.daemon.flows(&[]);
-                    let all = stage.registrations();
-                    format!("answer {round} from {to}\n{drops:?}\n{flows:?}\n{all:?}")
-                })?;
+                let len = socket.recv(&mut bytes).context("the answer")?;
                 assert_eq!(&bytes[..len], b"answer", "{to} {round}");
+                // From now on it is a conversation with the second socket.
+                let shown = heard(&socket, &back, b"more").context("more")?;
+                assert_eq!(shown, asker);
+                drop(back);
+                stage
+                    .daemon
+                    .wait_until("the second socket is forgotten", |_| {
+                        Ok(stage.registrations()?.len() == 1)
+                    })?;
             }
         }
         drop(listener);
@@ -148,6 +146,18 @@ fn another_socket_answers(mode: Mode) {
     });
     let from: BTreeSet<_> = reports.client.udp.keys().map(|(from, _)| *from).collect();
     assert_eq!(from, [FOREIGN, server(7003), server(7004)].into());
+}
+
+/// Says `words` to whom the socket is connected; returns as whom `listener` sees it.
+fn heard(socket: &UdpSocket, listener: &UdpSocket, words: &[u8]) -> Result<SocketAddrV4> {
+    socket.send(words)?;
+    let mut bytes = [0; 64];
+    let (len, shown) = listener.recv_from(&mut bytes)?;
+    assert_eq!(&bytes[..len], words);
+    match shown {
+        SocketAddr::V4(shown) => Ok(shown),
+        SocketAddr::V6(_) => bail!("{shown} is not IPv4"),
+    }
 }
 
 /// A socket that may share its foreign endpoint, for sending.

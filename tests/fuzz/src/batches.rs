@@ -1,6 +1,7 @@
 //! Batches of frames go through a pipeline that redirects the web to a proxy and where
 //! proxies' sockets are registered.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use pipeline::{
     RuleHits, SharedView, Verdict, View,
 };
 use policy::{Action, Policy, PortRange, Program, Rule, Test};
-use tables::{FlowTable, Registrations};
+use tables::{FlowTable, Lookup, Registrations};
 use wire::{Endpoint, Headers, MacAddr, Protocol, Transport, Tuple};
 
 use crate::frames::{Input, repair};
@@ -28,8 +29,8 @@ const PORTS: [MacAddr; 2] = [
 const MARKS: Marks = Marks::new([0xa1, 0xb2, 0xc3]);
 const FLOWS: usize = 64;
 
-/// The input: frames, each with a byte that says where it comes from and whether a socket is
-/// registered or goes before it, one for the time since the last one, and two for its length.
+/// The input: frames, each with a byte that says where it comes from, whether its sender is
+/// registered, and whether a socket is registered or goes before it, one for the time since the last one, and two for its length.
 ///
 /// # Panics
 /// If a frame gets no verdict, a counter does not agree, or a frame would leave by a way that
@@ -51,6 +52,10 @@ pub fn batches(bytes: &[u8]) {
     let mut input = Input(bytes);
     let mut now_ns = 1_000_000_000;
     let mut batch = Batch::default();
+    let mut senders = Senders {
+        registrations: &registrations,
+        begun: HashSet::new(),
+    };
     let mut came = 0;
     while !input.is_empty() {
         let [from, time, hi, lo] = input.take();
@@ -59,11 +64,12 @@ pub fn batches(bytes: &[u8]) {
         let is_full = batch.frames.len() == BATCH;
         if ingress != batch.ingress || is_full || time > 0 || is_change {
             came += batch.frames.len() as u64;
-            batch.carry(&mut pipeline, now_ns, &flows);
+            batch.carry(&mut pipeline, now_ns, &flows, &mut senders);
             batch.ingress = ingress;
         }
         if is_change {
             registered.toggle(usize::from(from >> 3 & 3), &flows, &registrations);
+            registrations.set_diverted(registrations.counts().0);
         }
         now_ns += u64::from(time) * 100_000_000;
         let mut frame = input
@@ -73,7 +79,7 @@ pub fn batches(bytes: &[u8]) {
         batch.frames.push(frame);
     }
     came += batch.frames.len() as u64;
-    batch.carry(&mut pipeline, now_ns, &flows);
+    batch.carry(&mut pipeline, now_ns, &flows, &mut senders);
     balance(&counters, came);
 }
 
@@ -93,6 +99,7 @@ fn dress(frame: &mut [u8], from: u8) {
     let port = PortId(from >> 2 & 1);
     if let Some(macs) = frame.first_chunk_mut::<12>() {
         let (dst, src) = match from & 3 {
+            2 if from & 0x20 != 0 => (MacAddr([2; 6]), MARKS.from_stranger(port)),
             2 => (MacAddr([2; 6]), MARKS.from_stack(port)),
             3 => (MARKS.from_wire(port), MacAddr([2; 6])),
             port => (PORTS[usize::from(port)], MacAddr([2; 6])),
@@ -134,7 +141,13 @@ impl Frames for Batch {
 
 impl Batch {
     /// Takes the frames through and empties the batch.
-    fn carry(&mut self, pipeline: &mut Pipeline, now_ns: u64, flows: &FlowTable) {
+    fn carry(
+        &mut self,
+        pipeline: &mut Pipeline,
+        now_ns: u64,
+        flows: &FlowTable,
+        senders: &mut Senders<'_>,
+    ) {
         // A verdict that the pipeline never gives shows which frame got none.
         let mut verdicts = [Verdict::Drop(DropReason::TxFull); BATCH];
         let before = self.frames.clone();
@@ -142,7 +155,9 @@ impl Batch {
         pipeline.process(self, ingress, now_ns, &mut verdicts);
         for (verdict, (before, after)) in verdicts.iter().zip(before.iter().zip(&self.frames)) {
             assert_ne!(*verdict, Verdict::Drop(DropReason::TxFull), "no verdict");
-            check(*verdict, ingress, before, after, pipeline.counters());
+            let mark = mark(ingress, before);
+            check(*verdict, mark, after, pipeline.counters());
+            senders.check(*verdict, mark, before, after);
         }
         sockets::balance(flows);
         let counts = flows.counts();
@@ -151,16 +166,62 @@ impl Batch {
     }
 }
 
-/// Whether a frame came from the stack.
-fn from_stack(ingress: Ingress, frame: &[u8]) -> bool {
-    ingress == Ingress::HostPort && matches!(MARKS.read(frame), Some(Mark::FromStack(_)))
+/// Where a frame on the host port came from.
+fn mark(ingress: Ingress, frame: &[u8]) -> Option<Mark> {
+    MARKS.read(frame).filter(|_| ingress == Ingress::HostPort)
 }
 
-fn check(verdict: Verdict, ingress: Ingress, before: &[u8], after: &[u8], counters: &Counters) {
+const fn is_from_stack(mark: Option<Mark>) -> bool {
+    matches!(mark, Some(Mark::FromStack(_) | Mark::FromStranger(_)))
+}
+
+/// What registered sockets have sent, and who they are.
+struct Senders<'a> {
+    registrations: &'a Registrations,
+    /// The SYNs: one that is sent again is still that socket's.
+    begun: HashSet<(Tuple, u32)>,
+}
+
+impl Senders<'_> {
+    /// No stranger's packet shows a foreign endpoint, and a registered datagram nothing else.
+    fn check(&mut self, verdict: Verdict, mark: Option<Mark>, before: &[u8], after: &[u8]) {
+        let Ok(sent) = Headers::parse(before) else {
+            return;
+        };
+        let left = Headers::parse(after).ok().map(|headers| headers.tuple);
+        let left = left.filter(|_| matches!(verdict, Verdict::Wire(_)));
+        let syn = match sent.transport {
+            Transport::Tcp(tcp) if tcp.flags.opens() => Some((sent.tuple, tcp.seq)),
+            Transport::Tcp(_) | Transport::Udp | Transport::Icmp(_) | Transport::Other => None,
+        };
+        match (mark, left) {
+            (Some(Mark::FromStranger(_)), Some(left)) => {
+                let is_again = syn.is_some_and(|syn| self.begun.contains(&syn));
+                assert!(
+                    is_again || !sockets::SHOWN.contains(&left.src),
+                    "a stranger shows {left}"
+                );
+            }
+            (Some(Mark::FromStack(_)), Some(left)) => {
+                let Tuple { proto, src, dst } = sent.tuple;
+                let owner = self.registrations.owner(proto, src, dst);
+                let is_shown =
+                    matches!(owner, Lookup::Found(own) if own.shows_foreign() && left.src == src);
+                assert!(proto != Protocol::UDP || !is_shown, "untranslated: {left}");
+            }
+            _ => {}
+        }
+        if let (Some(Mark::FromStack(_)), Some(syn)) = (mark, syn) {
+            self.begun.insert(syn);
+        }
+    }
+}
+
+fn check(verdict: Verdict, mark: Option<Mark>, after: &[u8], counters: &Counters) {
     let port = match verdict {
         Verdict::Drop(_) => return,
         Verdict::Host => {
-            assert!(!from_stack(ingress, before), "the stack talks to itself");
+            assert!(!is_from_stack(mark), "the stack talks to itself");
             let to = after.first_chunk::<6>().copied().map(MacAddr);
             assert!((0..2).any(|port| to == Some(MARKS.to_stack(PortId(port)))));
             return;
@@ -173,7 +234,7 @@ fn check(verdict: Verdict, ingress: Ingress, before: &[u8], after: &[u8], counte
     };
     assert_eq!(headers.mac_src, PORTS[usize::from(port.0)]);
     assert_eq!(MARKS.read(after), None, "a mark on the wire");
-    if from_stack(ingress, before) {
+    if is_from_stack(mark) {
         assert_translated(&headers.tuple, counters);
     } else {
         // Transit is not forwarded: what came from the wire goes back as a reset, or stays.
@@ -184,19 +245,16 @@ fn check(verdict: Verdict, ingress: Ingress, before: &[u8], after: &[u8], counte
     }
 }
 
-/// Of a taken endpoint only what was addressed to it, or a connection that it began when it was
-/// not registered, may show on the wire; of a socket that sends its datagrams from elsewhere,
-/// none ever does.
+/// Of a taken endpoint only what was addressed to it, or what it began when it was not
+/// registered or a stranger there, may show on the wire.
 fn assert_translated(leaves: &Tuple, counters: &Counters) {
     let is_taken = match leaves.proto {
         Protocol::TCP => [PROXY, LISTENER, CALLER].contains(&leaves.src),
-        Protocol::UDP => leaves.src == LISTENER,
+        Protocol::UDP => [LISTENER, CALLER].contains(&leaves.src),
         _ => false,
     };
     let has_local_flows = counters.events(Event::Local) > 0;
     assert!(!is_taken || has_local_flows, "untranslated: {leaves}");
-    let hides = leaves.proto == Protocol::UDP && leaves.src == CALLER;
-    assert!(!hides, "untranslated: {leaves}");
 }
 
 /// Every frame is counted once on its way in, and once on its way out or as dropped; a refused

@@ -14,6 +14,9 @@ pub(crate) const CALLER: Endpoint = Endpoint::new(OWN[1], 50_022);
 const FOREIGN: Endpoint = Endpoint::new(Ipv4Addr::new(203, 0, 113, 5), 2121);
 const CLIENT: Endpoint = Endpoint::new(Ipv4Addr::new(192, 168, 1, 10), 40_000);
 
+/// What registered sockets show to others.
+pub(crate) const SHOWN: [Endpoint; 2] = [FOREIGN, CLIENT];
+
 /// The highest owner.
 pub(crate) const OWNERS: u32 = 4;
 

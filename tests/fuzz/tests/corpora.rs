@@ -75,6 +75,16 @@ fn request() {
     replay_all("request");
 }
 
+#[test]
+fn channel() {
+    replay_all("channel");
+}
+
+#[test]
+fn registrations() {
+    replay_all("registrations");
+}
+
 /// Each target has inputs and a fuzzer, and nothing else does.
 #[test]
 fn targets_folders_and_fuzzers_agree() {

@@ -3,8 +3,9 @@
 use std::net::{SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
+use rustix::net::sockopt::socket_cookie;
 use xdp_prog::Direction::Both;
-use xdp_prog::{Endpoints, Mode};
+use xdp_prog::{Endpoints, Mode, SocketWatch};
 
 use crate::fixture::{CLIENT, FROM_STACK, NEIGHBOUR, OWN, UDP};
 use crate::netns::isolated;
@@ -32,8 +33,10 @@ fn an_endpoint_is_natively_served_before_and_after_and_diverted_between() {
         isolated(move || {
             let lab = lab();
             let mut endpoints = Endpoints::create(4).unwrap();
-            let (port, _socket) = lab.port_with(mode, 2048, &endpoints.map());
+            let mut watch = SocketWatch::attach(4).unwrap();
+            let (port, _socket) = lab.port_with(mode, 2048, &endpoints.map(), &watch.maps());
             let server = UdpSocket::bind(HERE).unwrap();
+            watch.add(socket_cookie(&server).unwrap(), false).unwrap();
             let patience = Some(Duration::from_millis(300));
             server.set_read_timeout(patience).unwrap();
             let client = client(&lab);
@@ -63,11 +66,13 @@ fn no_fragment_of_what_an_endpoint_sends_leaves() {
     isolated(|| {
         let lab = lab();
         let mut endpoints = Endpoints::create(4).unwrap();
-        let (port, _socket) = lab.port_with(Mode::Native, 2048, &endpoints.map());
+        let mut watch = SocketWatch::attach(4).unwrap();
+        let (port, _socket) = lab.port_with(Mode::Native, 2048, &endpoints.map(), &watch.maps());
         endpoints.divert(UDP, HERE, Both).unwrap();
         let at_client = lab.neighbour.run(Tap::open);
         let tap = Tap::open();
         let server = UdpSocket::bind(HERE).unwrap();
+        watch.add(socket_cookie(&server).unwrap(), true).unwrap();
         server.send_to(&[1; 4000], (CLIENT, 6000)).unwrap();
         wait_for(|| count(&port.counters().unwrap(), "egress_diverted") == 3);
         let frame = tap.ipv4_at("xtp0-dp").expect("diverted");

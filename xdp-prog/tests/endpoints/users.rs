@@ -135,7 +135,10 @@ fn they_go_to_other_threads() {
     goes(&endpoints);
     goes(&map);
     is_shared(&map);
-    std::thread::spawn(move || PortProgram::load(&config(), &map).map(drop))
+    let sockets = no_sockets();
+    is_shared(&sockets);
+    goes(&sockets);
+    std::thread::spawn(move || PortProgram::load(&config(), &map, &sockets).map(drop))
         .join()
         .unwrap()
         .unwrap();

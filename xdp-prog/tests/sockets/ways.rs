@@ -20,7 +20,7 @@ fn a_killed_process_closes() {
     let mut watch = watch(16);
     let socket = udp();
     let watched = cookie(&socket);
-    watch.add(watched).unwrap();
+    watch.add(watched, true).unwrap();
     let mut holder = Process::holding(OwnedFd::from(socket));
     assert_silent(&mut watch);
     holder.kill();
@@ -32,7 +32,7 @@ fn the_last_process_that_has_it_closes() {
     let mut watch = watch(16);
     let socket = udp();
     let watched = cookie(&socket);
-    watch.add(watched).unwrap();
+    watch.add(watched, true).unwrap();
     let mut heirs = [(); 2].map(|()| Process::holding(OwnedFd::from(socket.try_clone().unwrap())));
     heirs[0].kill();
     assert_silent(&mut watch);
@@ -60,8 +60,8 @@ fn exec_closes_what_is_marked_close_on_exec() {
     let mut watch = watch(16);
     let mut child = Process::start("ways::exec_closes_what_is_marked_close_on_exec", &[]);
     let [goes, stays] = [child.number(), child.number()];
-    watch.add(goes).unwrap();
-    watch.add(stays).unwrap();
+    watch.add(goes, true).unwrap();
+    watch.add(stays, true).unwrap();
     assert_silent(&mut watch);
     child.go();
     assert_eq!(told(&mut watch, 1), [goes]);
@@ -102,8 +102,8 @@ fn ip_netns_exec_hides_nothing_from_it() {
         let mut watch = SocketWatch::attach(4).unwrap();
         let (own, other) = (udp_anywhere(), cookie_from(&mut parent));
         let watched = cookie(&own);
-        watch.add(watched).unwrap();
-        watch.add(other).unwrap();
+        watch.add(watched, true).unwrap();
+        watch.add(other, true).unwrap();
         drop(own);
         assert_eq!(told(&mut watch, 1), [watched]);
         parent.write_all(&[0; 8]).unwrap();

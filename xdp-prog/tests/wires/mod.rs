@@ -10,9 +10,9 @@ use nix::sys::socket::{
     AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
     sockopt,
 };
-use xdp_prog::{EndpointMap, Mode, PortConfig, PortProgram};
+use xdp_prog::{EndpointMap, Mode, PortConfig, PortProgram, SocketMaps};
 
-use crate::fixture::{self, CLIENT, NIC, OWN, no_endpoints, taken, xsk};
+use crate::fixture::{self, CLIENT, NIC, OWN, no_endpoints, no_sockets, taken, xsk};
 use crate::netns::{Neighbour, ifindex, mac, run};
 
 pub struct Lab {
@@ -55,15 +55,16 @@ pub fn lab() -> Lab {
 impl Lab {
     /// A port with a socket that nobody reads, attached.
     pub fn port(&self, mode: Mode, max_frame_bytes: u32) -> (PortProgram, OwnedFd) {
-        self.port_with(mode, max_frame_bytes, &no_endpoints())
+        self.port_with(mode, max_frame_bytes, &no_endpoints(), &no_sockets())
     }
 
-    /// The same that knows of single endpoints.
+    /// The same that knows of single endpoints and of sockets.
     pub fn port_with(
         &self,
         mode: Mode,
         max_frame_bytes: u32,
         endpoints: &EndpointMap,
+        sockets: &SocketMaps,
     ) -> (PortProgram, OwnedFd) {
         let config = PortConfig {
             interface: "nic".into(),
@@ -73,7 +74,7 @@ impl Lab {
             host_ifindex: self.host,
             ..fixture::config()
         };
-        let mut program = PortProgram::load(&config, endpoints).unwrap();
+        let mut program = PortProgram::load(&config, endpoints, sockets).unwrap();
         let socket = xsk();
         program.set_socket(0, socket.as_fd()).unwrap();
         program

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::listener::judge;
+use crate::listener::{Unjudged, judge};
 use crate::{Error, Registrar, Result};
 
 /// As [`ForeignListener`](crate::ForeignListener).
@@ -20,10 +20,18 @@ pub struct ForeignListener {
     foreign: SocketAddrV4,
     /// The accepted connection about which the daemon is being asked. It stays here when
     /// `accept` is cancelled.
-    judged: Mutex<Option<JoinHandle<Judgement>>>,
+    judged: Mutex<Judged>,
 }
 
-type Judgement = Result<Option<(std::net::TcpStream, SocketAddrV4)>>;
+/// What is between the kernel and the caller.
+#[derive(Debug, Default)]
+struct Judged {
+    asking: Option<JoinHandle<Judgement>>,
+    /// Accepted, but the daemon did not answer.
+    kept: Option<std::net::TcpStream>,
+}
+
+type Judgement = std::result::Result<Option<(std::net::TcpStream, SocketAddrV4)>, Unjudged>;
 
 impl ForeignListener {
     /// As [`bind`](crate::ForeignListener::bind).
@@ -88,12 +96,12 @@ impl ForeignListener {
             registrar,
             local,
             foreign,
-            judged: Mutex::new(None),
+            judged: Mutex::default(),
         })
     }
 
-    /// As [`accept`](crate::ForeignListener::accept). When it is cancelled, no connection is
-    /// lost: the next call goes on.
+    /// As [`accept`](crate::ForeignListener::accept). When it is cancelled or fails, no
+    /// connection is lost: the next call goes on.
     ///
     /// # Errors
     /// The same.
@@ -101,13 +109,25 @@ impl ForeignListener {
         let failed = |e| Error::socket("accept a connection", e);
         let mut judged = self.judged.lock().await;
         loop {
-            let asking = match &mut *judged {
-                Some(asking) => asking,
-                None => judged.insert(self.next().await?),
+            let Judged { asking, kept } = &mut *judged;
+            let under_way = match asking {
+                Some(under_way) => under_way,
+                None => {
+                    let stream = match kept.take() {
+                        Some(stream) => stream,
+                        None => self.next().await?,
+                    };
+                    asking.insert(self.judging(stream))
+                }
             };
-            let judgement = asking.await;
-            *judged = None;
-            if let Some((stream, client)) = judgement.map_err(|e| failed(e.into()))?? {
+            let judgement = under_way.await;
+            *asking = None;
+            let judgement = judgement.map_err(|e| failed(e.into()))?;
+            let accepted = judgement.map_err(|unjudged| {
+                *kept = unjudged.stream;
+                unjudged.error
+            })?;
+            if let Some((stream, client)) = accepted {
                 let stream = TcpStream::from_std(stream).map_err(failed)?;
                 return Ok((stream, client));
             }
@@ -126,18 +146,22 @@ impl ForeignListener {
         self.foreign
     }
 
-    /// Waits for a connection and has it judged.
-    async fn next(&self) -> Result<JoinHandle<Judgement>> {
+    /// Has a connection judged.
+    fn judging(&self, stream: std::net::TcpStream) -> JoinHandle<Judgement> {
+        let (registrar, foreign) = (self.registrar.clone(), self.foreign);
+        spawn_blocking(move || judge(&registrar, foreign, stream))
+    }
+
+    /// Waits for a connection.
+    async fn next(&self) -> Result<std::net::TcpStream> {
         let failed = |e| Error::socket("accept a connection", e);
         loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream.into_std().map_err(failed)?,
+            match self.listener.accept().await {
+                Ok((stream, _)) => return stream.into_std().map_err(failed),
                 // A client that has left already.
-                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(e) => return Err(failed(e)),
-            };
-            let (registrar, foreign) = (self.registrar.clone(), self.foreign);
-            return Ok(spawn_blocking(move || judge(&registrar, foreign, stream)));
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -43,7 +44,13 @@ impl Daemon {
         dir: TempDir,
         script: impl Fn(&Request) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let listener = UnixListener::bind(dir.path().join("client.sock")).unwrap();
+        let socket = dir.path().join("client.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        // For everybody, as the real one's.
+        let allow =
+            |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode));
+        allow(dir.path(), 0o755).unwrap();
+        allow(&socket, 0o666).unwrap();
         listener.set_nonblocking(true).unwrap();
         let asked = Arc::<Mutex<Vec<Request>>>::default();
         let channels = Arc::<Mutex<usize>>::default();

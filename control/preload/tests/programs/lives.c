@@ -1,50 +1,6 @@
 /* What programs do with descriptors, processes and threads. */
-#include "check.h"
+#include "life.h"
 #include <linux/close_range.h>
-
-static int new_socket(void)
-{
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    CHECK(fd >= 0);
-    return fd;
-}
-
-/* The interface works: asked on a socket that is made for it. */
-static void works(void)
-{
-    struct in_tproxy it;
-    int fd = new_socket();
-    CHECK(get(fd, VERSION, &it) == 0 && it.v.number == 0x02000006);
-    CHECK(close(fd) == 0);
-}
-
-/* The descriptors that are open, without any function that the shim stands before. */
-static int is_open(int fd)
-{
-    return syscall(SYS_fcntl, fd, F_GETFD) >= 0;
-}
-
-static int ended(pid_t child)
-{
-    int status;
-    CHECK(child > 0 && waitpid(child, &status, 0) == child);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
-
-/* Open before first use, ours after it. */
-static int ours[8], count;
-
-static void find_ours(void)
-{
-    char before[256];
-    for (int fd = 0; fd < 256; fd++)
-        before[fd] = is_open(fd);
-    works();
-    for (int fd = 0; fd < 256; fd++)
-        if (is_open(fd) && !before[fd])
-            ours[count++] = fd;
-    CHECK(count == 2);
-}
 
 static void still_there(void)
 {
@@ -58,7 +14,7 @@ static void closing(void)
     int low = dup(0), high = fcntl(0, F_DUPFD, 200);
     find_ours();
     for (int fd = 3; fd < 256; fd++) {
-        int is_theirs = is_open(fd) && fd != ours[0] && fd != ours[1];
+        int is_theirs = is_open(fd) && fd != ours[0] && fd != ours[1] && fd != ours[2];
         errno = 0;
         CHECK(close(fd) == (is_theirs ? 0 : -1) && errno == (is_theirs ? 0 : EBADF));
     }
@@ -89,7 +45,7 @@ static void closing(void)
     CHECK(!is_open(high) && !is_open(low));
     still_there();
     high = fcntl(0, F_DUPFD, 200);
-    closefrom(ours[1] + 1);
+    closefrom(ours[2] + 1);
     CHECK(!is_open(high));
     still_there();
 }
@@ -178,28 +134,26 @@ static void threading(void)
         CHECK(pthread_join(threads[n], NULL) == 0);
 }
 
-/* Opened first: survives a new root and the loss of every right. */
-static void jailed(const char *root)
+/* A number of ours that the program has used for something else behind our back. */
+static void stolen(const char *root)
 {
-    works();
-    CHECK(chroot(root) == 0 && chdir("/") == 0);
-    works();
-    CHECK(setgid(65534) == 0 && setuid(65534) == 0);
-    works();
-}
-
-/* Looked for by the parent, needed by a child behind a new root. */
-static void jailed_child(const char *root)
-{
-    works();
-    pid_t child = fork();
-    if (child == 0) {
-        CHECK(chroot(root) == 0 && chdir("/") == 0);
-        CHECK(setgid(65534) == 0 && setuid(65534) == 0);
-        works();
-        _exit(7);
-    }
-    CHECK(ended(child) == 7);
+    find_ours();
+    int here = open(".", O_PATH | O_DIRECTORY), theirs = open(root, O_PATH | O_DIRECTORY);
+    CHECK(here >= 0 && theirs >= 0);
+    for (int n = 0; n < count; n++)
+        if (fchdir(ours[n]) == 0) {
+            CHECK(fchdir(here) == 0);
+            CHECK(syscall(SYS_dup3, theirs, ours[n], 0) == ours[n]);
+            pid_t child = fork();
+            if (child == 0) {
+                works();
+                CHECK(fchdir(ours[n]) == 0 && inode(".") == inode(root));
+                _exit(7);
+            }
+            CHECK(ended(child) == 7);
+            return;
+        }
+    CHECK(!"a folder");
 }
 
 static void *receive(void *with)
@@ -247,41 +201,10 @@ static void cancelling(void)
     CHECK(ended(child) == 7);
 }
 
-static int open_now(void)
-{
-    int number = 0;
-    for (int fd = 0; fd < 256; fd++)
-        number += is_open(fd);
-    return number;
-}
-
 /* Where the daemon is was noted at the start. */
 static void forgetful(void)
 {
     CHECK(unsetenv("XTPROXY_RUNTIME_DIR") == 0);
-    works();
-}
-
-/* The daemon goes and comes again. */
-static void outliving(void)
-{
-    struct in_tproxy it;
-    int fd = new_socket(), seen = 0, open_first = 0;
-    for (int n = 0; n < 2000 && seen < 3; n++) {
-        int done = get(fd, VERSION, &it);
-        CHECK(done == 0 || errno == ENOPROTOOPT);
-        if (done == 0 && seen == 0)
-            open_first = open_now();
-        errno = 77; /* a call that succeeds leaves it, whatever was tried for it */
-        CHECK(chroot("/") == 0 && errno == 77);
-        if ((done == 0) != (seen % 2))
-            seen++;
-        usleep(5000);
-    }
-    CHECK(seen == 3);
-    CHECK(open_now() == open_first); /* the old channel is closed */
-    for (int other = 3; other < 256; other++)
-        close(other); /* the new channel is spared, too */
     works();
 }
 
@@ -299,16 +222,12 @@ int main(int argc, char **argv)
         vforking();
     else if (strcmp(what, "threading") == 0)
         threading();
-    else if (strcmp(what, "jailed") == 0)
-        jailed(root);
-    else if (strcmp(what, "jailed_child") == 0)
-        jailed_child(root);
     else if (strcmp(what, "cancelling") == 0)
         cancelling();
     else if (strcmp(what, "forgetful") == 0)
         forgetful();
-    else if (strcmp(what, "outliving") == 0)
-        outliving();
+    else if (strcmp(what, "stolen") == 0)
+        stolen(root);
     else
         CHECK(!"a life of this name");
     return 0;

@@ -127,6 +127,65 @@ fn flags_are_kept_and_shown() {
     assert_eq!(lab.get_flags(&socket), Ok(ONCE | APPLIED));
     lab.flows.remove(flow.id, lab.now);
     assert_eq!(lab.get_flags(&socket), Ok(ONCE | APPLIED), "it had one");
+    // One that was never asked about while it had a flow: its end is told.
+    let other = assigned(&mut lab, TCP, 7, F0);
+    lab.registry.applied(lab.owner(&other));
+    assert_eq!(lab.get_flags(&other), Ok(APPLIED));
+    lab.registry.applied(OwnerId(4000));
+    lab.registry.applied(OwnerId::NOBODY);
+}
+
+#[test]
+fn steering_knows_who_shows_a_foreign_address_before_workers_do() {
+    let mut lab = Lab::new();
+    let shows = |lab: &Lab, socket: &registry::Socket| lab.state().watched[&socket.cookie];
+    let socket = assigned(&mut lab, UDP, 5, F);
+    assert!(!shows(&lab, &socket));
+    for (flags, want) in [
+        (LISTEN, false),
+        (CONNECT, true),
+        (LISTEN, false),
+        (ONCE, false),
+    ] {
+        assert_eq!(lab.flags(&socket, flags), 0);
+        assert_eq!(shows(&lab, &socket), want, "{flags:x}");
+    }
+    assert_eq!(
+        (lab.connect(&socket, PEER), lab.flags(&socket, ESTABLISHED)),
+        (0, 0)
+    );
+    assert!(shows(&lab, &socket));
+    let marked = assigned(&mut lab, UDP, 6, "0.0.0.0:0");
+    assert_eq!(lab.flags(&marked, CONNECT), 0);
+    assert!(!shows(&lab, &marked), "its packets stay as they are");
+    let at_once = lab.socket(TCP, 7);
+    assert_eq!(lab.set(&at_once, assign_flags(F, None, CONNECT)), 0);
+    assert!(shows(&lab, &at_once));
+    let log = lab.state().log.clone();
+    let watched = format!("watch {} true", at_once.cookie);
+    assert_eq!(
+        &log[log.len() - 2..],
+        [watched, "divert 10.0.0.1:7 Both found false".to_owned()]
+    );
+    // Adopted as it was.
+    let lab = lab.restart(grants());
+    assert!(shows(&lab, &at_once) && shows(&lab, &socket) && !shows(&lab, &marked));
+}
+
+#[test]
+fn what_steering_was_told_is_taken_back_when_the_change_fails() {
+    cases! {
+        "no room in the watch" => |l| {
+            let s = assigned(l, TCP, 5, F);
+            l.state().refuses_watch = true;
+            l.flags(&s, CONNECT)
+        } => ENOBUFS,
+        "no room in steering" => |l| {
+            let s = assigned(l, TCP, 5, F);
+            l.state().refuses_divert = Some(Way::Both);
+            l.flags(&s, CONNECT)
+        } => ENOBUFS,
+    }
 }
 
 #[test]
@@ -157,8 +216,30 @@ fn a_live_connection_holds_its_tuple() {
             l.flows.record(&flow, l.now, 40, Some(&reset));
             l.flags(&s, CONNECT)
         } => 0,
-        "one whose socket has closed" => |l| {
+        "one whose socket has closed, and which still ends" => |l| {
             let (first, _, s) = beside_a_flow(l);
+            l.close(&first);
+            l.flags(&s, CONNECT)
+        } => EADDRINUSE,
+        "one that lives on after unassign" => |l| {
+            let (first, _, s) = beside_a_flow(l);
+            assert_eq!(l.unassign(&first), 0);
+            l.flags(&s, CONNECT)
+        } => EADDRINUSE,
+        "one that was unassigned, and has gone" => |l| {
+            let (first, flow, s) = beside_a_flow(l);
+            assert_eq!(l.unassign(&first), 0);
+            l.flows.remove(flow.id, l.now);
+            l.flags(&s, CONNECT)
+        } => 0,
+        "datagrams of a socket that has closed" => |l| {
+            let first = assigned(l, UDP, 5, F);
+            assert_eq!(l.flags(&first, CONNECT), 0);
+            let ways = [Way4(Side::Host, "10.0.0.1:5", PEER), Way4(Side::Wire, PEER, F)];
+            l.flow(Kind::Connect, l.owner(&first), UDP, ways);
+            let s = assigned(l, UDP, 6, F);
+            assert_eq!(l.connect(&s, PEER), 0);
+            assert_eq!(l.flags(&s, CONNECT), EADDRINUSE);
             l.close(&first);
             l.flags(&s, CONNECT)
         } => 0,

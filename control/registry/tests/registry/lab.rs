@@ -1,6 +1,6 @@
 //! A registry on a made-up box.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -46,7 +46,7 @@ pub fn end(at: SocketAddrV4) -> Endpoint {
 pub struct Snapshot {
     pub rows: Vec<Row>,
     pub diverted: BTreeMap<(Protocol, Endpoint, Way), u32>,
-    pub watched: BTreeSet<u64>,
+    pub watched: BTreeMap<u64, bool>,
     pub registered: usize,
     pub flows: usize,
     pub file: Vec<u8>,
@@ -212,13 +212,18 @@ impl Lab {
     pub fn close(&mut self, socket: &Socket) {
         let mut state = self.state();
         state.alive.remove(&socket.cookie);
-        if state.watched.contains(&socket.cookie) {
+        if state.watched.contains_key(&socket.cookie) {
             state.news.push(socket.cookie);
         }
     }
 
     pub fn upkeep(&mut self) {
-        self.registry.upkeep(self.now);
+        for _ in 0..1000 {
+            if !self.registry.upkeep(self.now) {
+                return;
+            }
+        }
+        panic!("upkeep has no end");
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -260,6 +265,9 @@ impl Lab {
         let reply = self
             .registry
             .answer(&self.client, socket, request, self.now);
+        let counts = self.registry.counts();
+        let is_any = counts.live + counts.orphaned > 0;
+        assert_eq!(self.table.are_any(), is_any, "the workers know");
         if reply.errno != 0 {
             assert_eq!(reply, Reply::refused(reply.errno));
             assert_eq!(self.snapshot(), before, "refused with {}", reply.errno);

@@ -58,6 +58,10 @@ impl Line {
         self.flags & flags != 0
     }
 
+    pub fn shows(&self) -> bool {
+        !self.is_mark() && self.has(CONNECT | ESTABLISHED)
+    }
+
     /// What a worker would have to send from the foreign endpoint to one peer.
     pub fn pair(&self) -> Option<(u8, Endpoint, Endpoint)> {
         let is_claimed = self.is_fixed() && self.has(ACTIVE);
@@ -104,7 +108,12 @@ impl List {
         let is_same_local =
             |l: &&&Line| lives(l) && l.socket.local == new.socket.local && l.peer == new.peer;
         let is_same_pair = |l: &&&Line| new.pair().is_some() && l.pair() == new.pair();
-        let has_tuple = others.iter().any(|line| {
+        // A connection outlives its registration; what was UDP goes with it.
+        let holders =
+            self.0.iter().enumerate().filter(|(n, line)| {
+                Some(*n) != own && !(line.is_orphan && line.socket.proto == UDP)
+            });
+        let has_tuple = holders.map(|(_, line)| line).any(|line| {
             let mut flows = line.flows.iter();
             flows.any(|(hit, peer)| {
                 let at = (line.socket.proto, hit.flow.reply.tuple().dst, *peer);

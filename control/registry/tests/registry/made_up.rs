@@ -1,11 +1,11 @@
 //! A made-up box: what is diverted, watched and alive is written down.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use registry::{AliveSocket, Way, World};
+use registry::{AliveSocket, News, Way, World};
 use tables::{Lookup, Registrations};
 use wire::{Endpoint, Protocol};
 
@@ -15,7 +15,8 @@ use crate::lab::{MANAGED, OWN, at, end};
 #[derive(Default)]
 pub struct State {
     pub diverted: BTreeMap<(Protocol, Endpoint, Way), u32>,
-    pub watched: BTreeSet<u64>,
+    /// Watched sockets, and whether they show foreign addresses.
+    pub watched: BTreeMap<u64, bool>,
     pub news: Vec<u64>,
     pub is_news_lost: bool,
     pub alive: HashMap<u64, AliveSocket>,
@@ -54,6 +55,7 @@ impl MadeUp {
 impl World for MadeUp {
     fn divert(&mut self, proto: Protocol, at: Endpoint, way: Way) -> io::Result<()> {
         let found = self.is_found(proto, at);
+        assert!(self.table.are_any(), "workers must expect answers");
         let mut state = self.state();
         if state.refuses_divert == Some(way) {
             return Err(io::Error::other("no room"));
@@ -76,29 +78,34 @@ impl World for MadeUp {
             .push(format!("release {at} {way:?} found {found}"));
     }
 
-    fn watch(&mut self, cookie: u64) -> io::Result<()> {
+    fn watch(&mut self, cookie: u64, shows: bool) -> io::Result<()> {
         let mut state = self.state();
         if state.refuses_watch {
             return Err(io::Error::other("no room"));
         }
-        assert!(state.watched.insert(cookie), "watched once");
-        state.log.push(format!("watch {cookie}"));
+        let before = state.watched.insert(cookie, shows);
+        assert_ne!(before, Some(shows), "watched once");
+        state.log.push(format!("watch {cookie} {shows}"));
         Ok(())
     }
 
     fn forget(&mut self, cookie: u64) {
         let mut state = self.state();
-        assert!(state.watched.remove(&cookie), "was watched");
+        assert!(state.watched.remove(&cookie).is_some(), "was watched");
         state.log.push(format!("forget {cookie}"));
     }
 
-    fn closed(&mut self, gone: &mut Vec<u64>) -> io::Result<bool> {
+    fn closed(&mut self, gone: &mut Vec<u64>, most: usize) -> io::Result<News> {
         let mut state = self.state();
         if state.refuses_news {
             return Err(io::Error::other("broken"));
         }
-        gone.append(&mut state.news);
-        Ok(std::mem::take(&mut state.is_news_lost))
+        let some = state.news.len().min(most);
+        gone.extend(state.news.drain(..some));
+        Ok(News {
+            lost: std::mem::take(&mut state.is_news_lost),
+            more: !state.news.is_empty(),
+        })
     }
 
     fn alive(&mut self) -> io::Result<HashMap<u64, AliveSocket>> {

@@ -17,6 +17,7 @@ mod common;
 mod flagging;
 mod lab;
 mod lifetimes;
+mod limits;
 mod list;
 mod made_up;
 mod model;

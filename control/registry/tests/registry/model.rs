@@ -1,6 +1,6 @@
 //! Random operations of several clients against a naive model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use registry::{Socket, Way, flags::*};
@@ -172,7 +172,7 @@ impl Play {
     fn compare(&mut self) -> Result<(), TestCaseError> {
         self.learn_owners()?;
         let mut diverted = BTreeMap::new();
-        let mut watched = BTreeSet::new();
+        let mut watched = BTreeMap::new();
         for line in &self.list.0 {
             let proto = Protocol(line.socket.proto);
             let local = end(line.socket.local);
@@ -187,7 +187,7 @@ impl Play {
             prop_assert_eq!(self.lab.flows.owned_by(line.owner), line.flows.len() as u32);
             prop_assert_eq!(self.lab.flows.is_withdrawn(line.owner), line.is_orphan);
             if !line.is_orphan {
-                watched.insert(line.socket.cookie);
+                watched.insert(line.socket.cookie, line.shows());
                 let peer = line.peer.unwrap_or(end(at("192.0.2.99:9")));
                 let found = self.lab.table.owner(proto, local, peer);
                 prop_assert!(

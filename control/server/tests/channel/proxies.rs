@@ -2,18 +2,22 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use protocol::{CLIENT_SOCKET, FlagName, Reply};
 use shm::{Access, Operation};
 use socket2::{Domain, Socket, Type};
-use tables::{FlowTable, Kind, Lookup, Uses};
+use tables::{FlowKey, FlowTable, Kind, Lookup, NewFlow, OwnerId, Side, Uses};
 use wire::{Endpoint, Protocol, Tuple};
 
 use super::{await_registrations, registrations, stats, status};
 use crate::conversation::{QUESTION, connect, reply, send_fds};
-use crate::fixture::{Running, endpoint, put, server};
+use crate::fixture::{NOW_NS, Running, endpoint, put, server};
 use crate::namespace::inside;
-use crate::proxy::{CONNECT, ESTABLISHED, LISTEN, ONCE, Proxy, UNIDIR, bound, local};
+use crate::proxy::{
+    APPLIED, CONNECT, ESTABLISHED, LISTEN, ONCE, Proxy, SOON, UNIDIR, bound, local,
+};
 
 const CLIENT: &str = "203.0.113.9:0";
 const SERVER: &str = "192.0.2.80:80";
@@ -216,5 +220,63 @@ fn many_registrations_come_in_several_lines() {
         let mut expected: Vec<u16> = sockets.iter().map(|one| local(one).port()).collect();
         expected.sort_unstable();
         assert_eq!(ports, expected);
+    });
+}
+
+/// The owner of a socket's registration.
+fn owner(running: &Running, socket: &Socket) -> OwnerId {
+    let rows = running.registry.lock().unwrap().rows(NOW_NS);
+    let own = rows
+        .iter()
+        .find(|row| SocketAddr::V4(row.local) == local(socket));
+    OwnerId(own.unwrap().owner)
+}
+
+#[test]
+fn a_registration_has_had_its_flow_however_that_ended() {
+    use std::io::Write;
+    inside(|| {
+        let (dir, running) = server();
+        let proxy = Proxy::new(dir.path());
+        let registered = || {
+            let socket = bound(Type::STREAM);
+            proxy.assign(&socket, CLIENT).unwrap();
+            proxy.flags(&socket, CONNECT).unwrap();
+            socket
+        };
+        let flags = |socket: &Socket| proxy.get(Operation::Flags, socket).unwrap().flags;
+        let flow = |socket: &Socket, age_ns| {
+            let orig = Tuple {
+                proto: Protocol::TCP,
+                src: endpoint(local(socket)),
+                dst: endpoint(SERVER.parse().unwrap()),
+            };
+            let shown = Tuple {
+                src: Endpoint::new(Ipv4Addr::new(203, 0, 113, 9), local(socket).port()),
+                ..orig
+            };
+            let new = NewFlow {
+                orig: FlowKey::new(Side::Host, &orig),
+                reply: FlowKey::new(Side::Wire, &shown.reversed()),
+                kind: Kind::Connect,
+                generation: 0,
+                owner: owner(&running, socket),
+            };
+            running.flows.insert(&new, NOW_NS - age_ns).unwrap()
+        };
+        let (old, killed, none) = (registered(), registered(), registered());
+        let gone = flow(&old, NOW_NS);
+        let start = Instant::now();
+        while running.flows.snapshot(gone.id).is_some() || flags(&old) & APPLIED == 0 {
+            assert!(start.elapsed() < SOON, "it is not noted");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let id = flow(&killed, 0).id.to_bits();
+        let mut root = connect(dir.path(), protocol::CONTROL_SOCKET);
+        let filter = format!(r#""filter":{{"id":{id}}}"#);
+        writeln!(root, r#"{{"version":1,"request":"flows_kill",{filter}}}"#).unwrap();
+        assert_eq!(reply(&root), Reply::Count { count: 1 });
+        assert_eq!(flags(&killed), CONNECT | APPLIED);
+        assert_eq!(flags(&none), CONNECT);
     });
 }

@@ -23,6 +23,7 @@ pub const CONNECT: u32 = 1;
 pub const LISTEN: u32 = 2;
 pub const ESTABLISHED: u32 = 4;
 pub const ONCE: u32 = 0x1_0000;
+pub const APPLIED: u32 = 0x4_0000;
 pub const UNIDIR: u32 = 0x8_0000;
 /// How long something may take that takes no time.
 pub const SOON: Duration = Duration::from_secs(10);

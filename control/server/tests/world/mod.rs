@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::Ipv4Addr;
 
-use registry::{AliveSocket, Way, World};
+use registry::{AliveSocket, News, Way, World};
 use wire::{Endpoint, Protocol};
 
 /// A box that has all addresses of 10.0.0.0/8.
@@ -20,7 +20,7 @@ impl World for FlatWorld {
 
     fn release(&mut self, _: Protocol, _: Endpoint, _: Way) {}
 
-    fn watch(&mut self, cookie: u64) -> io::Result<()> {
+    fn watch(&mut self, cookie: u64, _: bool) -> io::Result<()> {
         self.watched.insert(cookie);
         Ok(())
     }
@@ -29,16 +29,14 @@ impl World for FlatWorld {
         self.watched.remove(&cookie);
     }
 
-    fn closed(&mut self, gone: &mut Vec<u64>) -> io::Result<bool> {
+    fn closed(&mut self, gone: &mut Vec<u64>, most: usize) -> io::Result<News> {
         if !self.watched.is_empty() {
             let alive = self.alive()?;
-            gone.extend(
-                self.watched
-                    .iter()
-                    .filter(|cookie| !alive.contains_key(cookie)),
-            );
+            let is_gone = |cookie: &u64| !alive.contains_key(cookie);
+            let closed = self.watched.iter().copied().filter(is_gone);
+            gone.extend(closed.take(most));
         }
-        Ok(false)
+        Ok(News::default())
     }
 
     fn alive(&mut self) -> io::Result<HashMap<u64, AliveSocket>> {

@@ -12,7 +12,7 @@ use proptest::sample::{Index, select};
 use tables::{Flow, FlowKey, FlowSnapshot, Kind, Lookup, OwnerId, Side, Uses};
 use wire::{Endpoint, Headers, Protocol, Transport, Tuple};
 
-use crate::fixture::firewall::{on_slow_lane, on_stack, on_wire};
+use crate::fixture::firewall::{by_stranger, on_slow_lane, on_stack, on_wire};
 use crate::fixture::*;
 
 use sockets::{OWNERS, Sockets, registrations, uses};
@@ -23,7 +23,15 @@ enum Way {
     Wire,
     Slow,
     Stack,
+    /// From the stack, of a socket that is not registered.
+    Stranger,
     Unmarked,
+}
+
+impl Way {
+    fn is_from_stack(self) -> bool {
+        matches!(self, Self::Stack | Self::Stranger)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -75,7 +83,9 @@ fn tuple() -> impl Strategy<Value = Tuple> {
         .prop_map(|(src, dst)| tcp_tuple(src, dst))
 }
 
-fn segment() -> impl Strategy<Value = Vec<u8>> {
+/// A stranger's connections have sequence numbers of their own: a SYN that another socket has
+/// sent would be that one's.
+fn segment(strange: bool) -> impl Strategy<Value = Vec<u8>> {
     let flags = select(vec![
         SYN,
         SYN,
@@ -87,33 +97,47 @@ fn segment() -> impl Strategy<Value = Vec<u8>> {
         0,
         0xff,
     ]);
-    let seqs = select(vec![0, 1000, 1001, 7000, u32::MAX]);
+    let numbers = if strange {
+        vec![50, 60_000, 60_001]
+    } else {
+        vec![0, 1000, 1001, 7000, u32::MAX]
+    };
+    let seqs = select(numbers);
     let payload = select(vec![&b""[..], b"x", b"some more payload"]);
     (tuple(), flags, seqs.clone(), seqs, payload)
         .prop_map(|(tuple, flags, seq, ack, payload)| tcp(&tuple, flags, seq, ack, payload))
 }
 
-fn packet() -> impl Strategy<Value = Vec<u8>> {
+fn packet(strange: bool) -> impl Strategy<Value = Vec<u8>> {
     let datagram = tuple().prop_map(|t| udp(&udp_tuple(t.src, t.dst), b"datagram"));
     let ping = tuple().prop_map(|t| echo(t.src.addr, t.dst.addr));
-    let error = (tuple(), segment(), 20..60_usize)
+    let error = (tuple(), segment(strange), 20..60_usize)
         .prop_map(|(t, about, kept)| icmp_error(t.src.addr, t.dst.addr, &about, kept));
-    prop_oneof![8 => segment(), 4 => datagram, 1 => ping, 2 => error]
+    prop_oneof![8 => segment(strange), 4 => datagram, 1 => ping, 2 => error]
 }
 
 fn made(host_port: bool) -> impl Strategy<Value = Made> {
     let ways = if host_port {
-        vec![Way::Stack, Way::Stack, Way::Stack, Way::Slow, Way::Unmarked]
+        vec![
+            Way::Stack,
+            Way::Stack,
+            Way::Stack,
+            Way::Stranger,
+            Way::Stranger,
+            Way::Slow,
+            Way::Unmarked,
+        ]
     } else {
         vec![Way::Wire]
     };
+    let sent = select(ways).prop_flat_map(|way| (Just(way), packet(way == Way::Stranger)));
     let ports = vec![INTRA, INTRA, INTRA, INTER, INTER, NOWHERE];
     let dressing = (any::<bool>(), proptest::option::weighted(0.1, 1_u16..4095));
     let bites = proptest::collection::vec((any::<Index>(), any::<u8>()), 1..4);
     let cut = proptest::option::weighted(0.3, any::<Index>());
     let mutation = proptest::option::weighted(0.2, (bites, cut));
-    (select(ways), select(ports), packet(), dressing, mutation).prop_map(
-        |(way, port, packet, (partial, vlan), mutation)| {
+    (sent, select(ports), dressing, mutation).prop_map(
+        |((way, packet), port, (partial, vlan), mutation)| {
             let is_icmp = packet[23] == Protocol::ICMP.0;
             let mut frame = packet;
             if partial && !is_icmp {
@@ -135,6 +159,7 @@ fn made(host_port: bool) -> impl Strategy<Value = Made> {
                 Way::Wire => on_wire(port, frame),
                 Way::Slow => on_slow_lane(port, frame),
                 Way::Stack => on_stack(port, frame),
+                Way::Stranger => by_stranger(port, frame),
                 Way::Unmarked => frame,
             };
             Made {
@@ -178,7 +203,7 @@ fn rulesets() -> Vec<Vec<Rule>> {
     ]
 }
 
-/// Frames that the stack had better send translated: not those that go on with a connection
+/// Frames that the stack had better send translated: not the SYN, sent again, of a connection
 /// that it began as itself.
 fn must_show_foreign(fw: &Firewall, made: &Made) -> bool {
     let Ok(headers) = Headers::parse(&made.frame) else {
@@ -196,7 +221,10 @@ fn must_show_foreign(fw: &Firewall, made: &Made) -> bool {
     };
     let key = FlowKey::new(Side::Host, &tuple);
     let began_as_itself = fw.flows.lookup(&key).is_some_and(|hit| {
-        tuple.proto == Protocol::TCP && hit.flow.kind == Kind::Local && hit.flow.orig == key
+        let Transport::Tcp(tcp) = headers.transport else {
+            return false;
+        };
+        hit.flow.kind == Kind::Local && fw.flows.began_with(&hit, tcp.seq)
     });
     made.way == Way::Stack && begins && own.shows_foreign() && !began_as_itself
 }
@@ -205,20 +233,27 @@ fn is_own(addr: Ipv4Addr) -> bool {
     [OWN_INTRA, OWN_INTER].contains(&addr)
 }
 
-/// What the stack may send, and as what it leaves.
-type Exits = HashSet<(FlowKey, Tuple)>;
+/// What the stack may send, as what it leaves, and whether by a flow that is nobody's.
+type Exits = HashSet<(FlowKey, Tuple, bool)>;
 
 fn exits(fw: &Firewall) -> Exits {
     let ways = |seen: FlowSnapshot| {
         let Flow { orig, reply, .. } = seen.flow;
-        [(orig, reply), (reply, orig)]
+        let is_free = seen.flow.owner == OwnerId::NOBODY;
+        [(orig, reply, is_free), (reply, orig, is_free)]
     };
     fw.flows
         .iter()
         .flat_map(ways)
-        .filter(|(own, _)| own.side() == Side::Host)
-        .map(|(own, other)| (own, other.tuple().reversed()))
+        .filter(|(own, ..)| own.side() == Side::Host)
+        .map(|(own, other, is_free)| (own, other.tuple().reversed(), is_free))
         .collect()
+}
+
+/// Whether a packet may leave so: a stranger's only by what is nobody's.
+fn may_leave(exits: &Exits, way: Way, own: FlowKey, as_what: Tuple) -> bool {
+    let is_exit = |is_free| exits.contains(&(own, as_what, is_free));
+    is_exit(true) || (way == Way::Stack && is_exit(false))
 }
 
 fn flows_made(fw: &Firewall) -> u64 {
@@ -250,10 +285,11 @@ fn run_batch(fw: &mut Firewall, host_port: bool, frames: &[Made]) -> Result<(), 
     // A flow that came and went within the batch is in neither reading.
     let exits = (flows_made(fw) - made_before == new.count() as u64).then_some(exits_seen);
 
-    for (outcome, must) in std::iter::zip(&outcomes, foreign) {
+    for ((made, outcome), must) in frames.iter().zip(&outcomes).zip(foreign) {
         if let (Verdict::Wire(_), true) = (outcome.verdict, must) {
+            let sent = Headers::parse(&made.frame).unwrap().tuple;
             let left = Headers::parse(&outcome.frame).unwrap().tuple;
-            prop_assert!(!is_own(left.src.addr), "untranslated: {left}");
+            prop_assert_ne!(left.src, sent.src, "untranslated: {}", left);
         }
     }
     for (made, outcome) in std::iter::zip(frames, &outcomes) {
@@ -268,7 +304,7 @@ fn run_batch(fw: &mut Firewall, host_port: bool, frames: &[Made]) -> Result<(), 
 
 fn check(made: &Made, outcome: &Outcome, exits: Option<&Exits>) -> Result<(), TestCaseError> {
     let headers = || Headers::parse(&outcome.frame).unwrap();
-    let from_stack = made.way == Way::Stack;
+    let from_stack = made.way.is_from_stack();
     match outcome.verdict {
         Verdict::Drop(reason) => {
             prop_assert_ne!(reason, DropReason::TxFull);
@@ -296,8 +332,9 @@ fn check(made: &Made, outcome: &Outcome, exits: Option<&Exits>) -> Result<(), Te
             }
             let key = FlowKey::new(Side::Host, &sent.tuple);
             prop_assert!(
-                exits.is_none_or(|exits| exits.contains(&(key, leaves))),
-                "{} left as {leaves}",
+                exits.is_none_or(|exits| may_leave(exits, made.way, key, leaves)),
+                "{:?}: {} left as {leaves}",
+                made.way,
                 sent.tuple
             );
         }

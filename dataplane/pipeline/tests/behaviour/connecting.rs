@@ -223,11 +223,68 @@ fn a_taken_foreign_endpoint_is_not_shared() {
 /// Somebody at the server's address and port has opened a connection to the foreign endpoint.
 #[test]
 fn a_foreign_endpoint_that_a_connection_from_the_wire_holds_is_taken() {
-    let mut fw = Firewall::with_rules(vec![redirect(CLIENT.port, PROXY)]);
-    fw.register(&caller());
-    fw.wire(INTER, syn(SERVER, CLIENT, 1)).to_stack();
-    let outcome = fw.stack(INTER, syn(CALLER, SERVER, 1));
-    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::ForeignTaken));
+    for is_answered in [true, false] {
+        let mut fw = Firewall::with_rules(vec![redirect(CLIENT.port, PROXY)]);
+        fw.register(&caller());
+        fw.wire(INTER, syn(SERVER, CLIENT, 1)).to_stack();
+        if is_answered {
+            fw.stack(INTER, syn_ack(PROXY, SERVER, 1, 2)).to_wire(INTER);
+        }
+        let outcome = fw.stack(INTER, syn(CALLER, SERVER, 1));
+        if is_answered {
+            assert_eq!(outcome.verdict, Verdict::Drop(DropReason::ForeignTaken));
+        } else {
+            // Anybody can send a SYN.
+            assert_eq!(outcome.to_wire(INTER).tuple, tcp_tuple(CLIENT, SERVER));
+            assert_eq!(fw.flow().flow.kind, Kind::Connect);
+        }
+    }
+}
+
+/// A listener for one peer does not hide who connects from its endpoint; a marked socket that
+/// connects to that peer is itself.
+#[test]
+fn a_listener_for_the_peer_hides_no_connection() {
+    let nothing = Endpoint::new([0, 0, 0, 0].into(), 0);
+    for (uses, foreign, leaves_as) in [
+        (Uses::LISTEN, FOREIGN, CLIENT),
+        (Uses::default(), FOREIGN, CALLER),
+        (Uses::CONNECT, nothing, CALLER),
+        (Uses::CONNECT.with(Uses::LISTEN), FOREIGN, FOREIGN),
+    ] {
+        let mut fw = Firewall::new();
+        fw.register(&caller());
+        fw.register(&Registration {
+            peer: Some(SERVER),
+            uses,
+            foreign,
+            owner: OTHER,
+            ..caller()
+        });
+        assert_eq!(
+            connect(&mut fw, CALLER, SERVER, 1),
+            tcp_tuple(leaves_as, SERVER)
+        );
+    }
+    // Without one that connects, the listener's word stands.
+    let for_peer = Registration {
+        peer: Some(SERVER),
+        uses: Uses::LISTEN,
+        ..caller()
+    };
+    for is_alone in [true, false] {
+        let mut fw = Firewall::new();
+        fw.register(&for_peer);
+        if !is_alone {
+            fw.register(&Registration {
+                peer: None,
+                owner: OTHER,
+                ..for_peer
+            });
+        }
+        assert_eq!(connect(&mut fw, CALLER, SERVER, 1).src, CALLER);
+        assert_eq!(fw.flow().flow.owner, OWNER);
+    }
 }
 
 #[test]

@@ -174,3 +174,66 @@ fn a_connected_socket_talks_both_ways_whoever_begins() {
         assert_eq!(outcome.verdict, Verdict::Drop(DropReason::NoFlowFromStack));
     }
 }
+
+/// Taken one by one, they have no connection that could keep them from the nearest socket.
+#[test]
+fn the_next_datagram_goes_to_the_nearest_registration() {
+    let nearer = [
+        Registration {
+            peer: Some(CLIENT),
+            owner: OTHER,
+            ..registration(Protocol::UDP, CALLER, FOREIGN, Uses::ESTABLISHED)
+        },
+        Registration {
+            peer: Some(CLIENT),
+            owner: OTHER,
+            ..registration(Protocol::UDP, CALLER, FOREIGN, UNIDIR)
+        },
+    ];
+    for near in nearer {
+        let mut fw = Firewall::new();
+        fw.register(&registration(Protocol::UDP, LISTENER, FOREIGN, UNIDIR));
+        let ask = || udp(&udp_tuple(CLIENT, FOREIGN), b"?");
+        for _ in 0..2 {
+            assert_eq!(fw.wire(INTRA, ask()).to_stack().tuple.dst, LISTENER);
+        }
+        let id = fw.register(&near);
+        let seen = fw.wire(INTRA, ask()).to_stack().tuple;
+        assert_eq!(seen.dst, CALLER);
+        let answer = udp(&udp_tuple(CALLER, seen.src), b"!");
+        let left = fw.stack(INTRA, answer).to_wire(INTRA).tuple;
+        assert_eq!(left, udp_tuple(FOREIGN, CLIENT));
+        if !near.is_one_way() {
+            // What the farther one got before, it may still answer.
+            let answer = udp(&udp_tuple(LISTENER, CLIENT), b"!");
+            let left = fw.stack(INTRA, answer).to_wire(INTRA).tuple;
+            assert_eq!(left, udp_tuple(FOREIGN, CLIENT));
+        }
+        fw.withdraw(id);
+        assert_eq!(fw.wire(INTRA, ask()).to_stack().tuple.dst, LISTENER);
+    }
+}
+
+/// A rule has led a datagram for the box itself to a registered socket: its answer comes from
+/// where the client has sent to, whatever the socket shows to others by then.
+#[test]
+fn an_answer_comes_from_where_the_rule_took_the_datagram() {
+    let everything = Rule {
+        proto: Test::Any,
+        destination_ports: Test::Any,
+        ..redirect(80, PROXY)
+    };
+    let mut fw = Firewall::with_rules(vec![everything]);
+    let proxy = registration(Protocol::UDP, PROXY, SERVER, UNIDIR);
+    let id = fw.register(&proxy);
+    let frame = udp(&udp_tuple(CLIENT, LISTENER), b"?");
+    assert_eq!(fw.wire(INTRA, frame).to_stack().tuple.dst, PROXY);
+    let connects = Registration {
+        uses: Uses::CONNECT,
+        ..proxy
+    };
+    fw.registrations.replace(id, &connects).unwrap();
+    let answer = udp(&udp_tuple(PROXY, CLIENT), b"!");
+    let seen = fw.stack(INTRA, answer).to_wire(INTRA);
+    assert_eq!(seen.tuple, udp_tuple(LISTENER, CLIENT));
+}

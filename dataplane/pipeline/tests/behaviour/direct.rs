@@ -1,7 +1,7 @@
 //! Packets to a registered local endpoint itself.
 
 use pipeline::{DropReason, Verdict};
-use tables::{FlowState, Kind, Registration, Uses};
+use tables::{FlowState, Kind, OwnerId, Registration, Uses};
 use wire::{Endpoint, Protocol};
 
 use crate::fixture::*;
@@ -145,15 +145,59 @@ fn a_marked_endpoints_connection_is_picked_up_but_not_by_a_reset() {
     assert_eq!(flow.flow.owner, OWNER);
 }
 
-/// The socket has gone, its endpoint is still taken: what comes to it is delivered to whoever
-/// has it now, and no answer leaves.
+/// The socket has gone, its endpoint is still taken: a plain listener that has it now is
+/// reached, and answers as it is.
 #[test]
-fn an_endpoint_without_its_registration_makes_no_flow() {
+fn a_plain_listener_has_an_endpoint_after_its_registration() {
     let mut fw = Firewall::new();
     let id = fw.register(&listener());
+    fw.open(CLIENT, FOREIGN, 1000);
     fw.withdraw(id);
-    fw.wire(INTRA, syn(CLIENT, LISTENER, 1)).to_stack();
-    assert_eq!(fw.flows.counts().live, 0);
-    let outcome = fw.stack(INTRA, syn_ack(LISTENER, CLIENT, 1, 2));
-    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::NoFlowFromStack));
+    // The old connection has the client's name, as long as it lives.
+    let seen = fw.wire(INTRA, syn(CLIENT, LISTENER, 1)).to_stack().tuple;
+    assert_eq!(seen.dst, LISTENER);
+    assert_eq!(seen.src.addr, CLIENT.addr);
+    assert_ne!(seen.src.port, CLIENT.port);
+    let answer = fw
+        .stack(INTRA, syn_ack(LISTENER, seen.src, 1, 2))
+        .to_wire(INTRA);
+    assert_eq!(answer.tuple, tcp_tuple(LISTENER, CLIENT));
+    let other = Endpoint::new(CLIENT.addr, 41_000);
+    assert_eq!(
+        fw.open(other, LISTENER, 1).tuple,
+        tcp_tuple(other, LISTENER)
+    );
+    let owners: Vec<_> = fw
+        .flows
+        .iter()
+        .filter(|seen| seen.flow.kind == Kind::Local)
+        .map(|seen| seen.flow.owner)
+        .collect();
+    assert_eq!(owners, [OwnerId::NOBODY; 2]);
+    assert_eq!(fw.flows.owned_by(OWNER), 1);
+}
+
+/// Only what begins a connection makes such a flow, and only as long as there is a reason.
+#[test]
+fn nothing_else_makes_a_flow_to_a_plain_socket() {
+    let frames = [
+        ack(CLIENT, LISTENER, b"x"),
+        syn_ack(CLIENT, LISTENER, 1, 2),
+        udp(&udp_tuple(CLIENT, LISTENER), b"x"),
+    ];
+    for (diverted, frame) in [0, 1]
+        .into_iter()
+        .flat_map(|diverted| frames.iter().map(move |frame| (diverted, frame)))
+        .chain([(0, &syn(CLIENT, LISTENER, 1))])
+    {
+        let mut fw = Firewall::new();
+        fw.registrations.set_diverted(diverted);
+        fw.wire(INTRA, frame.clone()).to_stack();
+        assert_eq!(fw.flows.counts().live, 0);
+    }
+    // What is not the box's own is not delivered, whatever is registered.
+    let mut fw = Firewall::new();
+    fw.registrations.set_diverted(1);
+    let outcome = fw.wire(INTRA, syn(CLIENT, FOREIGN, 1));
+    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::ForwardDenied));
 }

@@ -6,7 +6,7 @@ use pipeline::{DropReason, EXAMPLE_BYTES, Ingress, Verdict};
 use policy::{Action, Rule};
 use wire::Endpoint;
 
-use crate::fixture::firewall::{on_slow_lane, on_stack, on_wire};
+use crate::fixture::firewall::{by_stranger, on_slow_lane, on_stack, on_wire};
 use crate::fixture::*;
 
 /// A frame that must be dropped.
@@ -134,6 +134,17 @@ fn case(reason: DropReason) -> Option<Case> {
             fw.stack(INTER, crate::fixture::syn(other, SERVER, 1))
                 .to_wire(INTER);
             by_stack(fw, crate::fixture::syn(CALLER, SERVER, 1))
+        }
+        DropReason::Stranger => {
+            let mut fw = new();
+            fw.register(&over_udp(caller()));
+            let frame = udp(&udp_tuple(CALLER, SERVER), b"x");
+            fw.stack(INTER, frame.clone()).to_wire(INTER);
+            Case {
+                fw,
+                ingress: Ingress::HostPort,
+                frame: by_stranger(INTER, frame),
+            }
         }
         DropReason::OwnerGone => {
             let fw = new();

@@ -18,3 +18,5 @@ mod ports;
 mod refusals;
 mod registered_icmp;
 mod reopening;
+mod strangers;
+mod workers;

@@ -2,7 +2,7 @@
 
 use pipeline::{DropReason, Event, Ingress, Verdict};
 use tables::{Kind, OwnerId, Registration, Timeouts};
-use wire::{Endpoint, Protocol};
+use wire::Endpoint;
 
 use crate::fixture::firewall::on_wire;
 use crate::fixture::*;
@@ -41,7 +41,7 @@ fn a_reused_local_port_without_a_registration_leaves_as_itself() {
     let old = fw.register(&caller());
     fw.stack(INTER, syn(CALLER, SERVER, 1000)).to_wire(INTER);
     fw.withdraw(old);
-    let seen = fw.stack(INTER, syn(CALLER, SERVER, 5000)).to_wire(INTER);
+    let seen = fw.stranger(INTER, syn(CALLER, SERVER, 5000)).to_wire(INTER);
     assert_eq!(seen.tuple, tcp_tuple(CALLER, SERVER));
     let flow = fw.flow().flow;
     assert_eq!((flow.kind, flow.owner), (Kind::Local, OwnerId::NOBODY));
@@ -171,28 +171,107 @@ fn an_error_about_a_withdrawn_owners_datagram_is_about_no_flow() {
     assert_eq!(outcome.verdict, Verdict::Drop(DropReason::IcmpNoFlow));
 }
 
+/// A SYN that was on its way to the worker when its registration ended.
 #[test]
-fn a_withdrawn_owner_gives_its_foreign_endpoint_free() {
-    for proto in [Protocol::TCP, Protocol::UDP] {
+fn a_connection_does_not_begin_as_its_registration_ends() {
+    for has_flow in [false, true] {
         let mut fw = Firewall::new();
-        let second = Endpoint::new(OWN_INTER, 50_023);
-        let old = fw.register(&Registration { proto, ..caller() });
-        fw.register(&Registration {
-            proto,
-            local: second,
-            owner: OTHER,
-            ..caller()
-        });
-        let frame = |from| match proto {
-            Protocol::TCP => syn(from, SERVER, 1),
-            _ => udp(&udp_tuple(from, SERVER), b"x"),
-        };
-        fw.stack(INTER, frame(CALLER)).to_wire(INTER);
-        fw.withdraw(old);
-        let seen = fw.stack(INTER, frame(second)).to_wire(INTER);
-        assert_eq!(seen.tuple.src, CLIENT);
-        assert_eq!(fw.flow().flow.owner, OTHER);
+        let id = fw.register(&caller());
+        if has_flow {
+            fw.stack(INTER, syn(CALLER, SERVER, 1000)).to_wire(INTER);
+        }
+        fw.withdraw(id);
+        let outcome = fw.stack(INTER, syn(CALLER, SERVER, 5000));
+        assert_eq!(outcome.verdict, Verdict::Drop(DropReason::OwnerGone));
     }
+}
+
+/// What is registered for one peer says nothing of others: its socket has no name for them.
+#[test]
+fn a_connection_past_the_registered_peer_goes_nowhere() {
+    let mut fw = Firewall::new();
+    fw.register(&Registration {
+        peer: Some(SERVER),
+        ..caller()
+    });
+    let outcome = fw.stack(INTER, syn(CALLER, SERVER2, 1));
+    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::OwnerGone));
+    fw.stack(INTER, syn(CALLER, SERVER, 1)).to_wire(INTER);
+}
+
+/// Another socket that would show the same foreign endpoint.
+fn second() -> Registration {
+    Registration {
+        local: Endpoint::new(OWN_INTER, 50_023),
+        owner: OTHER,
+        ..caller()
+    }
+}
+
+#[test]
+fn a_withdrawn_owners_datagrams_give_their_foreign_endpoint_free() {
+    let mut fw = Firewall::new();
+    let old = fw.register(&over_udp(caller()));
+    fw.register(&over_udp(second()));
+    let frame = |from| udp(&udp_tuple(from, SERVER), b"x");
+    fw.stack(INTER, frame(CALLER)).to_wire(INTER);
+    fw.withdraw(old);
+    let seen = fw.stack(INTER, frame(second().local)).to_wire(INTER);
+    assert_eq!(seen.tuple.src, CLIENT);
+    assert_eq!(fw.flow().flow.owner, OTHER);
+}
+
+/// An accepted socket outlives its listener.
+#[test]
+fn a_closed_listeners_connection_keeps_its_name() {
+    let mut fw = Firewall::new();
+    let id = fw.register(&listener());
+    fw.open(CLIENT, FOREIGN, 1000);
+    fw.stack(INTRA, syn_ack(LISTENER, CLIENT, 2000, 1001))
+        .to_wire(INTRA);
+    fw.withdraw(id);
+    fw.register(&as_foreign(second()));
+    let outcome = fw.stack(INTRA, syn(second().local, CLIENT, 77));
+    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::ForeignTaken));
+    let seen = fw.wire(INTRA, ack(CLIENT, FOREIGN, b"x")).to_stack();
+    assert_eq!(seen.tuple.dst, LISTENER);
+}
+
+/// The server never answered, and the socket is gone.
+#[test]
+fn a_connection_that_was_given_up_gives_its_foreign_endpoint_free() {
+    let mut fw = Firewall::new();
+    let old = fw.register(&caller());
+    fw.register(&second());
+    fw.stack(INTER, syn(CALLER, SERVER, 1000)).to_wire(INTER);
+    let open = || syn(second().local, SERVER, 1);
+    let outcome = fw.stack(INTER, open());
+    assert_eq!(outcome.verdict, Verdict::Drop(DropReason::ForeignTaken));
+    fw.withdraw(old);
+    fw.stack(INTER, open()).to_wire(INTER);
+    assert_eq!(fw.flow().flow.owner, OTHER);
+}
+
+/// A socket may be unregistered while it is connected: it goes on talking.
+#[test]
+fn a_withdrawn_owners_connection_keeps_its_foreign_endpoint_until_it_is_over() {
+    let mut fw = Firewall::new();
+    let old = fw.register(&caller());
+    fw.register(&second());
+    fw.stack(INTER, syn(CALLER, SERVER, 1000)).to_wire(INTER);
+    fw.withdraw(old);
+    let open = || syn(second().local, SERVER, 1);
+    let taken = Verdict::Drop(DropReason::ForeignTaken);
+    fw.wire(INTER, syn_ack(SERVER, CLIENT, 1, 1001)).to_stack();
+    assert_eq!(fw.stack(INTER, open()).verdict, taken);
+    let seen = fw.stack(INTER, ack(CALLER, SERVER, b"x")).to_wire(INTER);
+    assert_eq!(seen.tuple, tcp_tuple(CLIENT, SERVER));
+    assert_eq!(fw.flow().flow.owner, OWNER);
+    fw.stack(INTER, tcp(&tcp_tuple(CALLER, SERVER), RST, 1002, 0, b""))
+        .to_wire(INTER);
+    let seen = fw.stack(INTER, open()).to_wire(INTER);
+    assert_eq!(seen.tuple, tcp_tuple(CLIENT, SERVER));
+    assert_eq!(fw.flow().flow.owner, OTHER);
 }
 
 #[test]

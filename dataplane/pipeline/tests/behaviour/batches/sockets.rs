@@ -72,6 +72,7 @@ impl Sockets {
                 let new = Registration { owner, ..new };
                 self.live
                     .extend(fw.registrations.insert(&new).map(|id| (id, owner)));
+                self.tell(fw);
                 return;
             }
         }
@@ -95,6 +96,15 @@ impl Sockets {
         if !self.live.is_empty() {
             let (id, _) = self.live.swap_remove(nth % self.live.len());
             fw.withdraw(id);
+            self.tell(fw);
         }
+    }
+
+    /// How many there are, those included that have gone but for their flows.
+    fn tell(&self, fw: &Firewall) {
+        let is_orphan =
+            |owner: &OwnerId| fw.flows.is_withdrawn(*owner) && fw.flows.owned_by(*owner) > 0;
+        let orphans = (1..=OWNERS).map(OwnerId).filter(is_orphan).count();
+        fw.registrations.set_diverted(self.live.len() + orphans);
     }
 }

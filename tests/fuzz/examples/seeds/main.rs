@@ -1,6 +1,9 @@
 //! Writes the first inputs of each target into its folder: `cargo run -p xtproxy-fuzz --example
 //! seeds`. The fuzzer grows from them.
 
+mod channel;
+mod registrations;
+
 use std::fs;
 use std::path::Path;
 
@@ -295,7 +298,7 @@ fn rulesets(put: Put<'_>) {
     for (name, text) in [
         (
             "example",
-            include_str!("../../../docs/examples/iptables.conf"),
+            include_str!("../../../../docs/examples/iptables.conf"),
         ),
         (
             "old-negation",
@@ -383,4 +386,6 @@ fn main() {
     fill("batches", batches);
     fill("ruleset", rulesets);
     fill("request", requests);
+    fill("channel", channel::seeds);
+    fill("registrations", registrations::seeds);
 }

@@ -1,0 +1,4 @@
+//! Feeds `fuzz::channel`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::channel(bytes));
