@@ -1,8 +1,10 @@
 //! The box as the registry of sockets sees it: steering, closed sockets, own addresses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pipeline::SharedView;
@@ -24,11 +26,33 @@ pub struct Registered {
     pub sockets: SocketMaps,
 }
 
+/// How often sockets are looked through that close without a word.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The inode of the first cgroup namespace, that of the machine itself (the kernel's
+/// `PROC_CGROUP_INIT_INO`).
+const MACHINES_CGROUPS: u64 = 0xefff_fffb;
+
+/// Whether the daemon sees only a part of the cgroups: of sockets of the others it is not told
+/// that they close.
+fn is_apart() -> bool {
+    let namespace = std::fs::metadata("/proc/self/ns/cgroup");
+    let is_apart = namespace.is_ok_and(|found| found.ino() != MACHINES_CGROUPS);
+    if is_apart {
+        tracing::warn!(
+            "in a cgroup namespace of its own, the daemon learns of closed sockets outside of it \
+             some seconds late: run it in the machine's"
+        );
+    }
+    is_apart
+}
+
 /// What the registry asks of the box.
 pub struct World {
     endpoints: Endpoints,
     watch: SocketWatch,
     view: SharedView,
+    /// When to look for closed sockets that nobody tells of, if there may be such.
+    next_look: Option<Instant>,
     /// Protocol and port of what always passes.
     management: Vec<(u8, std::ops::RangeInclusive<u16>)>,
 }
@@ -46,6 +70,7 @@ impl World {
             endpoints: Endpoints::create(most)?,
             watch: SocketWatch::attach(u32::try_from(config.limits.registrations)?)?,
             view,
+            next_look: is_apart().then(Instant::now),
             management: management.map(|entry| (entry.proto, entry.ports)).collect(),
         })
     }
@@ -94,7 +119,14 @@ impl registry::World for World {
     fn closed(&mut self, gone: &mut Vec<u64>, most: usize) -> io::Result<News> {
         let told = self.watch.closed(most, |cookie| gone.push(cookie));
         let xdp_prog::News { lost, more } = told.map_err(io::Error::other)?;
-        Ok(News { lost, more })
+        let is_due = self.next_look.is_some_and(|due| Instant::now() >= due);
+        if is_due {
+            self.next_look = Some(Instant::now() + LOOK_EVERY);
+        }
+        Ok(News {
+            lost: lost || is_due,
+            more,
+        })
     }
 
     fn alive(&mut self) -> io::Result<HashMap<u64, AliveSocket>> {
@@ -104,6 +136,10 @@ impl registry::World for World {
             (cookie, AliveSocket { proto, uid, local })
         };
         Ok(alive.map(told).collect())
+    }
+
+    fn in_use(&mut self) -> io::Result<HashSet<(u8, SocketAddrV4)>> {
+        sockets::in_use()
     }
 
     fn is_own(&self, addr: Ipv4Addr) -> bool {

@@ -66,7 +66,7 @@ impl Registry {
     /// Keeps diverted what an ended registration diverted: connections that nobody knows may
     /// still go on there, and must not leave untranslated.
     fn shadow(&mut self, mut entry: Entry, now_ns: u64) -> Result<(), Error> {
-        entry.diverted = Diverted::default().with(&entry.terms);
+        entry.diverted = entry.diverted.with(&entry.terms);
         if entry.diverted == Diverted::default() {
             return Ok(());
         }
@@ -83,7 +83,7 @@ impl Registry {
         let written = self.store.write(owner, &entry);
         self.counts.failures += u64::from(written.is_err());
         self.keep(owner, entry);
-        self.shadows.push(owner);
+        self.shadows.push((owner, now_ns));
         Ok(())
     }
 

@@ -180,9 +180,9 @@ impl Registry {
             client: Arc::new(client.clone()),
             created_ns: now_ns,
             registration: None,
+            is_taken_over: false,
             is_orphan: false,
             diverted: Diverted::default(),
-            is_applied: false,
         };
         self.make(entry, now_ns).map(|_| ())
     }

@@ -8,7 +8,6 @@ use wire::{Endpoint, Protocol};
 use crate::entry::Entry;
 use crate::registry::Registry;
 use crate::telling::shown_flags;
-use crate::terms::flags;
 
 /// One registration, for people to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,14 +76,13 @@ impl Registry {
     fn row(&self, owner: OwnerId, entry: &Entry, now_ns: u64) -> Row {
         let address = |at: Endpoint| SocketAddrV4::new(at.addr, at.port);
         let flows = self.flows.owned_by(owner);
-        let applied = if flows > 0 { flags::APPLIED } else { 0 };
         Row {
             owner: owner.0,
             proto: entry.proto,
             local: address(entry.local),
             foreign: address(entry.terms.foreign),
             peer: entry.terms.peer.map(address),
-            flags: shown_flags(entry) | applied,
+            flags: shown_flags(entry, self.flows.has_had(owner)),
             is_orphan: entry.is_orphan,
             flows,
             pid: entry.client.pid,

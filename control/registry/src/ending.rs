@@ -1,15 +1,15 @@
 //! How registrations end: with their socket, and in the end with their flows.
 //!
-//! Flows do not outlive a daemon, but what the kernel has to say in their connections does. So
-//! what an earlier daemon's registrations diverted stays diverted as a *shadow*: an orphan
-//! whose flows nobody knows, until no socket of its local endpoint is left.
+//! The kernel may have more to say in a TCP connection than its flow lives to hear: the flow was
+//! killed, expired, or an earlier daemon's. So what has had connections stays diverted as a
+//! *shadow* until no socket, be it one that nobody has open any more, has its local endpoint.
 
-use std::collections::HashSet;
 use std::net::SocketAddrV4;
 
 use tables::OwnerId;
 use wire::{Endpoint, Protocol};
 
+use crate::entry::Entry;
 use crate::registry::Registry;
 
 /// Orphans looked at in one go: a hundred microseconds or so.
@@ -20,11 +20,9 @@ const ENDED_AT_ONCE: usize = 256;
 const NEWS_AT_ONCE: usize = 16_384;
 /// How often the kernel is asked about all sockets at most.
 const RESYNC_EVERY_NS: u64 = 1_000_000_000;
-/// How long the kernel may go on about a connection that its program has closed: by then it has
-/// given up to repeat itself.
-pub(crate) const SHADOWS_AT_LEAST_NS: u64 = 600_000_000_000;
-/// How often it is asked whether anybody still has a shadow's endpoint.
-const SHADOWS_EVERY_NS: u64 = 10_000_000_000;
+/// How often the kernel is asked whether anybody still has a shadow's endpoint. A shadow stays
+/// for at least half of that: packets may wait in a queue.
+const SHADOWS_EVERY_NS: u64 = 5_000_000_000;
 
 impl Registry {
     /// Ends a registration: nobody finds it any more. What its flows need goes with them.
@@ -44,7 +42,7 @@ impl Registry {
         self.names.remove(entry);
         self.world.forget(entry.cookie);
         self.counts.ended += 1;
-        if self.flows.owned_by(owner) == 0 {
+        if !self.flows.has_had(owner) && !entry.is_taken_over {
             self.finish(owner, now_ns);
             self.count_diverted(0);
             return;
@@ -55,7 +53,18 @@ impl Registry {
         self.orphans.push(owner);
     }
 
-    /// The last flow of an ended registration has gone.
+    /// The last flow of an orphan has gone. What its sockets may still say is kept back; a
+    /// datagram is said at once or known as a closed socket's.
+    fn bereave(&mut self, owner: OwnerId, now_ns: u64) {
+        let is_heard = |entry: &Entry| entry.proto == Protocol::TCP && entry.diverted.local;
+        if self.entry(owner).is_some_and(is_heard) {
+            self.shadows.push((owner, now_ns));
+        } else {
+            self.finish(owner, now_ns);
+        }
+    }
+
+    /// Nothing is left of an ended registration.
     fn finish(&mut self, owner: OwnerId, now_ns: u64) {
         let place = self.entries.get_mut(owner.0 as usize);
         if let Some(entry) = place.and_then(Option::take) {
@@ -158,7 +167,7 @@ impl Registry {
                 continue;
             }
             self.orphans.swap_remove(self.cursor);
-            self.finish(owner, now_ns);
+            self.bereave(owner, now_ns);
             finished += 1;
             if finished == ENDED_AT_ONCE {
                 break;
@@ -174,21 +183,17 @@ impl Registry {
             return;
         }
         self.shadows_due_ns = now_ns.saturating_add(SHADOWS_EVERY_NS);
-        let Ok(alive) = self.world.alive() else {
+        let Ok(used) = self.world.in_use() else {
             self.counts.failures += 1;
             return;
         };
-        let used: HashSet<(u8, SocketAddrV4)> = alive
-            .values()
-            .map(|socket| (socket.proto, socket.local))
-            .collect();
-        for owner in std::mem::take(&mut self.shadows) {
+        for (owner, since_ns) in std::mem::take(&mut self.shadows) {
             let is_used = self.entry(owner).is_some_and(|entry| {
                 let local = SocketAddrV4::new(entry.local.addr, entry.local.port);
                 used.contains(&(entry.proto.0, local))
             });
-            if is_used {
-                self.shadows.push(owner);
+            if is_used || now_ns.saturating_sub(since_ns) < SHADOWS_EVERY_NS / 2 {
+                self.shadows.push((owner, since_ns));
             } else {
                 self.finish(owner, now_ns);
             }

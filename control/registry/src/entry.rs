@@ -46,11 +46,11 @@ pub(crate) struct Entry {
     pub(crate) created_ns: u64,
     /// Where the workers find it; none: nowhere yet, or no more.
     pub(crate) registration: Option<RegistrationId>,
+    /// Of an earlier daemon: its flows are not known.
+    pub(crate) is_taken_over: bool,
     /// Ended, but for its flows.
     pub(crate) is_orphan: bool,
     pub(crate) diverted: Diverted,
-    /// It has been seen to have flows.
-    pub(crate) is_applied: bool,
 }
 
 impl Entry {

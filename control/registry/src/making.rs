@@ -147,8 +147,13 @@ impl Registry {
         new: &Entry,
     ) -> Result<(RegistrationId, Diverted), Refusal> {
         let before = old.map_or_else(Diverted::default, |old| old.diverted);
-        let diverted = before.with(&new.terms);
+        // One that is taken over keeps what it had, even if its terms do not need it any more.
+        let diverted = new.diverted.with(&new.terms);
         let missing = diverted.without(before);
+        let new = &Entry {
+            diverted,
+            ..new.clone()
+        };
         self.divert(new, missing)?;
         match self.put_down(owner, old, new) {
             Ok(registration) => Ok((registration, diverted)),

@@ -6,7 +6,7 @@ use tables::OwnerId;
 
 /// How long an id rests before another registration gets it: far longer than a batch takes, so
 /// that no worker which found the old registration makes a flow for the new one.
-const REST_NS: u64 = 100_000_000;
+const REST_NS: u64 = 1_000_000_000;
 
 /// The ids that are free.
 #[derive(Debug)]

@@ -8,7 +8,7 @@
 //! | 16 | checksum of all the rest | | 76 | the socket's user |
 //! | 24 | cookie | | 80 | name of the program, 32 bytes |
 //! | 32 | time made | | 112 | 24 groups |
-//! | 40 | protocol, has a peer, 1: connect-only 2: orphan, number of groups | | | |
+//! | 40 | protocol, has a peer, how it stands, number of groups | | | |
 //! | 44 | flags | | | |
 //! | 48 | local: address, port | | | |
 //! | 54 | foreign: address, port | | | |
@@ -50,6 +50,9 @@ const GROUPS_AT: usize = 112;
 const GROUPS_MOST: usize = 24;
 const CONNECT_ONLY: u8 = 1;
 const ORPHAN: u8 = 2;
+const DIVERTED_LOCAL: u8 = 4;
+const DIVERTED_FOREIGN: u8 = 8;
+const STANDINGS: u8 = CONNECT_ONLY | ORPHAN | DIVERTED_LOCAL | DIVERTED_FOREIGN;
 
 /// The bytes of a record or of the header.
 #[derive(Clone, Copy)]
@@ -120,13 +123,12 @@ pub(crate) fn encode(owner: OwnerId, entry: &Entry, grants: &[Grant]) -> Bytes {
     bytes.put(CREATED_AT, &entry.created_ns.to_le_bytes());
     bytes.put(PROTO_AT, &[entry.proto.0]);
     bytes.put(HAS_PEER_AT, &[u8::from(terms.peer.is_some())]);
-    let connect_only = if terms.is_connect_only {
-        CONNECT_ONLY
-    } else {
-        0
-    };
-    let orphan = if entry.is_orphan { ORPHAN } else { 0 };
-    bytes.put(STANDING_AT, &[connect_only | orphan]);
+    let bit = |is_so: bool, bit: u8| if is_so { bit } else { 0 };
+    let standing = bit(terms.is_connect_only, CONNECT_ONLY)
+        | bit(entry.is_orphan, ORPHAN)
+        | bit(entry.diverted.local, DIVERTED_LOCAL)
+        | bit(entry.diverted.foreign, DIVERTED_FOREIGN);
+    bytes.put(STANDING_AT, &[standing]);
     bytes.put(GIDS_AT, &[groups.len() as u8]);
     bytes.put(FLAGS_AT, &terms.flags.to_le_bytes());
     bytes.put_endpoint(LOCAL_AT, entry.local);
@@ -168,7 +170,7 @@ pub(crate) fn decode(owner: OwnerId, bytes: &Bytes) -> Option<Entry> {
     let is_whole = bytes.is_sealed(MAGIC)
         && bytes.u32_at(OWNER_AT) == owner.0
         && has_peer <= 1
-        && standing & !(CONNECT_ONLY | ORPHAN) == 0
+        && standing & !STANDINGS == 0
         && usize::from(groups) <= GROUPS_MOST
         && terms.flags & !flags::STORED == 0
         && [Protocol::TCP, Protocol::UDP].contains(&Protocol(proto));
@@ -194,9 +196,12 @@ pub(crate) fn decode(owner: OwnerId, bytes: &Bytes) -> Option<Entry> {
         client: Arc::new(client),
         created_ns: bytes.u64_at(CREATED_AT),
         registration: None,
+        is_taken_over: true,
         is_orphan: standing & ORPHAN != 0,
-        diverted: Diverted::default(),
-        is_applied: false,
+        diverted: Diverted {
+            local: standing & DIVERTED_LOCAL != 0,
+            foreign: standing & DIVERTED_FOREIGN != 0,
+        },
     })
 }
 
@@ -225,9 +230,12 @@ mod tests {
             }),
             created_ns: 5_000_000_000,
             registration: None,
+            is_taken_over: true,
             is_orphan: true,
-            diverted: Diverted::default(),
-            is_applied: false,
+            diverted: Diverted {
+                local: true,
+                foreign: false,
+            },
         }
     }
 
@@ -248,7 +256,7 @@ mod tests {
                 e.terms,
                 e.socket_uid,
                 e.created_ns,
-                e.is_orphan,
+                (e.is_orphan, e.diverted),
             )
         };
         assert_eq!(names(&read), names(&wanted));

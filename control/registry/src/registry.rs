@@ -8,7 +8,6 @@ use tables::{FlowTable, OwnerId, Registrations};
 
 use crate::client::Grant;
 use crate::counts::RegistryCounts;
-use crate::ending::SHADOWS_AT_LEAST_NS;
 use crate::entry::Entry;
 use crate::names::Names;
 use crate::owners::Owners;
@@ -54,7 +53,7 @@ pub struct Registry {
     pub(crate) entries: Vec<Option<Entry>>,
     pub(crate) orphans: Vec<OwnerId>,
     /// Orphans of an earlier daemon.
-    pub(crate) shadows: Vec<OwnerId>,
+    pub(crate) shadows: Vec<(OwnerId, u64)>,
     /// When to look at them next.
     pub(crate) shadows_due_ns: u64,
     /// The orphan to look at next.
@@ -82,7 +81,7 @@ impl Registry {
             entries: Vec::new(),
             orphans: Vec::new(),
             shadows: Vec::new(),
-            shadows_due_ns: config.now_ns.saturating_add(SHADOWS_AT_LEAST_NS),
+            shadows_due_ns: 0,
             cursor: 0,
             gone: Vec::new(),
             is_unsure: false,
@@ -103,14 +102,6 @@ impl Registry {
         let has_orphans = self.sweep(now_ns);
         self.lift(now_ns);
         has_news || has_gone || has_orphans
-    }
-
-    /// Notes that a registration has, or had, a flow. Flows that end while nobody looks are not
-    /// seen otherwise.
-    pub fn applied(&mut self, owner: OwnerId) {
-        if let Some(entry) = self.entry_mut(owner) {
-            entry.is_applied = true;
-        }
     }
 
     /// Who may register what, besides root.
@@ -143,10 +134,6 @@ impl Registry {
 
     pub(crate) fn entry(&self, owner: OwnerId) -> Option<&Entry> {
         self.entries.get(owner.0 as usize)?.as_ref()
-    }
-
-    pub(crate) fn entry_mut(&mut self, owner: OwnerId) -> Option<&mut Entry> {
-        self.entries.get_mut(owner.0 as usize)?.as_mut()
     }
 
     /// Every registration, orphans too.

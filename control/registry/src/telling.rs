@@ -18,20 +18,22 @@ const KEEP_MS: u32 = 1000;
 const MS: u64 = 1_000_000;
 
 impl Registry {
-    pub(crate) fn flags(&mut self, owner: OwnerId) -> Result<u32, Refusal> {
-        let has_flows = self.flows.owned_by(owner) > 0;
-        let entry = self.entry_mut(owner).ok_or(Refusal::NotFound)?;
-        entry.is_applied |= has_flows;
-        Ok(shown_flags(entry))
+    pub(crate) fn flags(&self, owner: OwnerId) -> Result<u32, Refusal> {
+        let entry = self.entry(owner).ok_or(Refusal::NotFound)?;
+        Ok(shown_flags(entry, self.flows.has_had(owner)))
     }
 
     pub(crate) fn query(&self, socket: &Socket) -> Result<Reply, Refusal> {
-        let foreign = match self.own(socket) {
-            Ok(owner) => self.foreign_of(owner, socket)?,
-            Err(_) => self.listeners_foreign(socket)?,
+        let (foreign, peer) = match self.own(socket) {
+            Ok(owner) => {
+                let peer = self.entry(owner).and_then(|entry| entry.terms.peer);
+                (self.foreign_of(owner, socket)?, peer)
+            }
+            Err(_) => (self.listeners_foreign(socket)?, None),
         };
         Ok(Reply {
             foreign: Some(address(foreign)),
+            peer: peer.map(address),
             ..Reply::default()
         })
     }
@@ -126,11 +128,9 @@ fn sent(flows: &FlowTable, proto: Protocol, local: Endpoint, peer: Endpoint) -> 
 }
 
 /// The flags as a client gets them.
-pub(crate) fn shown_flags(entry: &Entry) -> u32 {
+pub(crate) fn shown_flags(entry: &Entry, is_applied: bool) -> u32 {
     let with = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-    entry.terms.flags
-        | with(entry.terms.is_mark(), flags::MARK)
-        | with(entry.is_applied, flags::APPLIED)
+    entry.terms.flags | with(entry.terms.is_mark(), flags::MARK) | with(is_applied, flags::APPLIED)
 }
 
 fn address(endpoint: Endpoint) -> SocketAddr {

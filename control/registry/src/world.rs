@@ -1,6 +1,6 @@
 //! What the registry needs of the box.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
@@ -70,6 +70,17 @@ pub trait World: Send {
     /// # Errors
     /// The kernel did not answer.
     fn alive(&mut self) -> io::Result<HashMap<u64, AliveSocket>>;
+
+    /// Protocol and local endpoint of every socket that has a connection, also of one that its
+    /// process has closed: it may have more to say. The default takes all that are open.
+    ///
+    /// # Errors
+    /// The kernel did not answer.
+    fn in_use(&mut self) -> io::Result<HashSet<(u8, SocketAddrV4)>> {
+        let alive = self.alive()?;
+        let endpoint = |socket: &AliveSocket| (socket.proto, socket.local);
+        Ok(alive.values().map(endpoint).collect())
+    }
 
     /// Whether this is an address of the box itself.
     fn is_own(&self, addr: Ipv4Addr) -> bool;

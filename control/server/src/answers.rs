@@ -6,15 +6,12 @@ use std::thread;
 use pipeline::{DropReason, Event};
 use protocol::{Counters, DropCount, Stats, Status, WorkerStats};
 use registry::{Registry, RegistryCounts};
-use tables::OwnerId;
 
 use crate::examples::LatestExamples;
 use crate::{Sources, WorkerSource};
 
 /// How often in one step the registry may say that it has more to do.
 const REGISTRY_TURNS: usize = 50;
-/// How many owners of flows that have gone it is told of in one go.
-const OWNERS_AT_ONCE: usize = 4096;
 
 /// The sources, and what the server itself keeps.
 pub(crate) struct Answers {
@@ -57,11 +54,7 @@ impl Answers {
         let budget = (capacity / 100).clamp(1024, 32 * 1024);
         let now_ns = self.now_ns();
         self.keep_up_registry(now_ns);
-        let mut owners = Vec::new();
-        let expired = flows.expire(cursor, budget, now_ns, &self.sources.timeouts, |flow| {
-            owners.push(flow.flow.owner);
-        });
-        self.note_applied(owners);
+        let expired = flows.expire(cursor, budget, now_ns, &self.sources.timeouts, |_| {});
         self.change(|kept| {
             kept.expired += expired as u64;
             kept.examples.collect(&self.sources.workers);
@@ -75,17 +68,6 @@ impl Answers {
                 return;
             }
             thread::yield_now();
-        }
-    }
-
-    /// Notes whose flows have gone: they had some.
-    pub(crate) fn note_applied(&self, mut owners: Vec<OwnerId>) {
-        owners.sort_unstable();
-        owners.dedup();
-        owners.retain(|owner| *owner != OwnerId::NOBODY);
-        for some in owners.chunks(OWNERS_AT_ONCE) {
-            let mut registry = self.registry();
-            some.iter().for_each(|owner| registry.applied(*owner));
         }
     }
 

@@ -85,10 +85,8 @@ pub(crate) async fn kill(answers: &Answers, filter: &FlowFilter) -> u64 {
             yield_now().await;
             continue;
         };
-        if let Some(killed) = answers.sources.flows.remove(id, answers.now_ns()) {
-            answers.note_applied(vec![killed.flow.owner]);
-            count += 1;
-        }
+        let killed = answers.sources.flows.remove(id, answers.now_ns());
+        count += u64::from(killed.is_some());
     }
     answers.count_killed(count);
     count

@@ -1,7 +1,7 @@
 //! Asks the kernel by SOCK_DIAG about the sockets of this network namespace: that of the asking
 //! thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::ops::ControlFlow;
@@ -29,6 +29,16 @@ const ANSWER_BYTES: usize = 32 * 1024;
 /// States that no descriptor stands for: TIME_WAIT and NEW_SYN_RECV. All others are asked for,
 /// and among them 13, bound and no more (before Linux 6.8 such sockets are not told).
 const STATES: u32 = !(1 << 6 | 1 << 12);
+
+/// States in which a socket may send without being told to: all but TIME_WAIT, CLOSE, LISTEN, and
+/// bound and no more.
+const SENDING: u32 = !(1 << 6 | 1 << 7 | 1 << 10 | 1 << 13);
+const KINDS: [(u8, u8); 4] = [
+    (AF_INET, TCP),
+    (AF_INET6, TCP),
+    (AF_INET, UDP),
+    (AF_INET6, UDP),
+];
 
 /// A socket that some process has open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,12 +74,7 @@ pub fn alive() -> io::Result<HashMap<u64, Alive>> {
     // A dump walks several tables, piece by piece, and a socket that moves among them meanwhile
     // (or sits behind one that goes) can slip through. Not twice.
     for _ in 0..2 {
-        for (family, proto) in [
-            (AF_INET, TCP),
-            (AF_INET6, TCP),
-            (AF_INET, UDP),
-            (AF_INET6, UDP),
-        ] {
+        for (family, proto) in KINDS {
             dump(family, proto, STATES, |socket| {
                 if let Some((cookie, found)) = parse(socket, proto) {
                     alive.insert(cookie, found);
@@ -78,6 +83,24 @@ pub fn alive() -> io::Result<HashMap<u64, Alive>> {
         }
     }
     Ok(alive)
+}
+
+/// Protocol and local endpoint of every IPv4 socket of this namespace that has a connection and
+/// may send in it by itself: open ones, those that were closed and go on with what is under
+/// way, and those that nobody has accepted yet.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn in_use() -> io::Result<HashSet<(u8, SocketAddrV4)>> {
+    let mut used = HashSet::new();
+    for _ in 0..2 {
+        for (family, proto) in KINDS {
+            dump(family, proto, SENDING, |socket| {
+                used.extend(local(socket).map(|local| (proto, local)));
+            })?;
+        }
+    }
+    Ok(used)
 }
 
 /// Calls `each` with the record of every socket in one of these states.
@@ -128,6 +151,14 @@ fn parse(socket: &[u8], proto: u8) -> Option<(u64, Alive)> {
     if u32_at(socket, 68)? == 0 {
         return None;
     }
+    let cookie = u64::from(u32_at(socket, 44)?) | u64::from(u32_at(socket, 48)?) << 32;
+    let local = local(socket)?;
+    let uid = u32_at(socket, 64)?;
+    Some((cookie, Alive { proto, uid, local }))
+}
+
+/// Where the socket of a `struct inet_diag_msg` is bound; nothing if it is of IPv6.
+fn local(socket: &[u8]) -> Option<SocketAddrV4> {
     let source: [u8; 16] = socket.get(8..24)?.try_into().ok()?;
     let ip = if *socket.first()? == AF_INET {
         let [a, b, c, d, ..] = source;
@@ -139,10 +170,7 @@ fn parse(socket: &[u8], proto: u8) -> Option<(u64, Alive)> {
         }
     };
     let port = u16::from_be_bytes([*socket.get(4)?, *socket.get(5)?]);
-    let cookie = u64::from(u32_at(socket, 44)?) | u64::from(u32_at(socket, 48)?) << 32;
-    let local = SocketAddrV4::new(ip, port);
-    let uid = u32_at(socket, 64)?;
-    Some((cookie, Alive { proto, uid, local }))
+    Some(SocketAddrV4::new(ip, port))
 }
 
 /// A question about all sockets.

@@ -13,6 +13,6 @@ mod diag;
 mod facts;
 mod peer;
 
-pub use diag::{Alive, alive, probe};
+pub use diag::{Alive, alive, in_use, probe};
 pub use facts::{Facts, FetchError, copy, facts, fetch};
 pub use peer::{peer_pidfd, pidfd_of};

@@ -114,14 +114,13 @@ fn what_the_kernel_does_not_know_so_is_not_taken_over() {
         (diverted(&lab), lab.registry.counts().orphaned),
         (steering, 2)
     );
-    lab.now += 599 * SECOND;
+    lab.now += SECOND;
     lab.upkeep();
     assert!(
         lab.state().diverted.contains_key(&local(5)),
         "not long enough"
     );
-    lab.now += SECOND;
-    lab.upkeep();
+    lab.settle();
     let left: Vec<_> = lab.state().diverted.keys().copied().collect();
     assert_eq!(left, [local(6)], "a socket has this one still");
     lab.state().alive.clear();
@@ -131,6 +130,24 @@ fn what_the_kernel_does_not_know_so_is_not_taken_over() {
     assert_eq!(lab.registry.counts().orphaned, 0);
     let lab = lab.restart(grants());
     assert!(lab.state().diverted.is_empty(), "forgotten for good");
+}
+
+#[test]
+fn what_was_taken_over_may_have_connections_that_nobody_knows() {
+    let lab = furnished();
+    let mut lab = lab.restart(grants());
+    let steering = diverted(&lab);
+    let cookies: Vec<u64> = lab
+        .state()
+        .alive
+        .drain()
+        .map(|(cookie, _)| cookie)
+        .collect();
+    lab.state().news.extend(cookies);
+    lab.upkeep();
+    assert_eq!(diverted(&lab), steering, "closing says something");
+    lab.settle();
+    assert!(lab.state().diverted.is_empty());
 }
 
 #[test]

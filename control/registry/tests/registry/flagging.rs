@@ -127,12 +127,6 @@ fn flags_are_kept_and_shown() {
     assert_eq!(lab.get_flags(&socket), Ok(ONCE | APPLIED));
     lab.flows.remove(flow.id, lab.now);
     assert_eq!(lab.get_flags(&socket), Ok(ONCE | APPLIED), "it had one");
-    // One that was never asked about while it had a flow: its end is told.
-    let other = assigned(&mut lab, TCP, 7, F0);
-    lab.registry.applied(lab.owner(&other));
-    assert_eq!(lab.get_flags(&other), Ok(APPLIED));
-    lab.registry.applied(OwnerId(4000));
-    lab.registry.applied(OwnerId::NOBODY);
 }
 
 #[test]

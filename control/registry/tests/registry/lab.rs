@@ -226,6 +226,13 @@ impl Lab {
         panic!("upkeep has no end");
     }
 
+    /// Lets the time pass in which a shadow lifts, if no socket is left there.
+    pub fn settle(&mut self) {
+        self.upkeep();
+        self.now += 10 * SECOND;
+        self.upkeep();
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state();
         Snapshot {

@@ -1,8 +1,8 @@
 //! A made-up box: what is diverted, watched and alive is written down.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use registry::{AliveSocket, News, Way, World};
@@ -24,6 +24,8 @@ pub struct State {
     pub refuses_watch: bool,
     pub refuses_news: bool,
     pub refuses_alive: bool,
+    /// Open sockets say nothing by themselves.
+    pub are_mute: bool,
     pub dumps: usize,
     /// What the registry did, and what a worker would have found at that moment.
     pub log: Vec<String>,
@@ -116,6 +118,14 @@ impl World for MadeUp {
             return Err(io::Error::other("broken"));
         }
         Ok(state.alive.clone())
+    }
+
+    fn in_use(&mut self) -> io::Result<HashSet<(u8, SocketAddrV4)>> {
+        if self.state().are_mute {
+            return Ok(HashSet::new());
+        }
+        let alive = self.alive()?;
+        Ok(alive.values().map(|one| (one.proto, one.local)).collect())
     }
 
     fn is_own(&self, addr: Ipv4Addr) -> bool {

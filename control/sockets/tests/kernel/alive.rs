@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 
 use socket2::{Domain, Socket, Type};
-use sockets::{Alive, alive, facts};
+use sockets::{Alive, alive, facts, in_use};
 
 use crate::namespace::inside;
 
@@ -99,4 +99,37 @@ fn finds_very_many_and_none_of_another_namespace() {
         assert!(!alive.contains_key(&cookie));
     });
     drop(abroad);
+}
+
+#[test]
+fn who_may_still_send_is_in_use() {
+    inside(|| {
+        let listener = TcpListener::bind("127.0.0.1:4000").unwrap();
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        bound.bind(&address("127.0.0.1:4001")).unwrap();
+        assert!(in_use().unwrap().is_empty(), "nobody is connected");
+        let connected = TcpStream::connect("127.0.0.1:4000").unwrap();
+        let local = |port| (6, format!("127.0.0.1:{port}").parse().unwrap());
+        let from = connected.local_addr().unwrap().port();
+        assert_eq!(
+            in_use().unwrap(),
+            [local(4000), local(from)].into(),
+            "one of them not accepted yet"
+        );
+        // Closed by its process, and it waits for the other end: FIN_WAIT2, nobody's.
+        drop(connected);
+        assert!(
+            alive()
+                .unwrap()
+                .values()
+                .all(|one| one.local.port() != from)
+        );
+        assert!(in_use().unwrap().contains(&local(from)));
+        let (accepted, _) = listener.accept().unwrap();
+        drop(accepted);
+        assert!(
+            in_use().unwrap().is_empty(),
+            "TIME_WAIT says nothing by itself"
+        );
+    });
 }
