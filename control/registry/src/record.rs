@@ -171,6 +171,8 @@ pub(crate) fn decode(owner: OwnerId, bytes: &Bytes) -> Option<Entry> {
         && bytes.u32_at(OWNER_AT) == owner.0
         && has_peer <= 1
         && standing & !STANDINGS == 0
+        && (standing & DIVERTED_LOCAL == 0 || !terms.is_mark())
+        && (standing & DIVERTED_FOREIGN == 0 || terms.is_fixed())
         && usize::from(groups) <= GROUPS_MOST
         && terms.flags & !flags::STORED == 0
         && [Protocol::TCP, Protocol::UDP].contains(&Protocol(proto));

@@ -10,6 +10,8 @@ use wire::Protocol;
 pub(crate) const RECORD_BYTES: usize = 256;
 const MAGIC: [u8; 8] = *b"xtp-entr";
 const VERSION: u32 = 1;
+const DIVERTED_LOCAL: u8 = 4;
+const DIVERTED_FOREIGN: u8 = 8;
 const CHECKSUM_AT: usize = 16;
 const NAME_AT: usize = 80;
 const NAME_BYTES: usize = 32;
@@ -77,7 +79,10 @@ impl Record {
             && u64::from_le_bytes(self.get(CHECKSUM_AT)) == self.checksum()
             && [6, 17].contains(&proto)
             && has_peer <= 1
-            && standing <= 3
+            && standing <= 15
+            && (standing & DIVERTED_LOCAL == 0 || !self.address(54).ip().is_unspecified())
+            && (standing & DIVERTED_FOREIGN == 0
+                || !self.address(54).ip().is_unspecified() && self.address(54).port() != 0)
             && groups <= GROUPS_MOST
             && self.flags() & !KNOWN_FLAGS == 0
     }
@@ -88,6 +93,11 @@ impl Record {
 
     pub(crate) fn is_orphan(&self) -> bool {
         self.0[42] & 2 != 0
+    }
+
+    /// Whether local and foreign endpoint were diverted, whatever the flags say now.
+    pub(crate) fn was_diverted(&self) -> [bool; 2] {
+        [DIVERTED_LOCAL, DIVERTED_FOREIGN].map(|bit| self.0[42] & bit != 0)
     }
 
     fn flags(&self) -> u32 {

@@ -343,6 +343,11 @@ impl Strangers {
         self.daemon.now_ns += 2_000_000_000;
         self.daemon.upkeep();
         self.end_flows();
+        // Time for the kernel to say the last word.
+        for _ in 0..2 {
+            self.daemon.now_ns += 10_000_000_000;
+            self.daemon.upkeep();
+        }
         self.balance();
         assert_eq!(self.shown(), self.before);
         assert_eq!(self.told(), self.told_before);
