@@ -103,14 +103,6 @@ impl From<Errno> for FetchError {
     }
 }
 
-/// The facts of the socket that has the number `fd` in the process of `pidfd`.
-///
-/// # Errors
-/// See [`FetchError`].
-pub fn fetch(pidfd: BorrowedFd<'_>, fd: i32) -> Result<Facts, FetchError> {
-    facts(copy(pidfd, fd)?.as_fd())
-}
-
 /// A copy of what has the number `fd` in the process of `pidfd`, to be held while the process
 /// might close its own: as long as there is a copy, the socket is not closed. Dropping it can
 /// block.

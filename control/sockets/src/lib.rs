@@ -14,5 +14,5 @@ mod facts;
 mod peer;
 
 pub use diag::{Alive, alive, in_use, probe};
-pub use facts::{Facts, FetchError, copy, facts, fetch};
+pub use facts::{Facts, FetchError, copy, facts};
 pub use peer::{peer_pidfd, pidfd_of};

@@ -1,14 +1,19 @@
 //! Sockets of other processes.
 
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use sockets::{FetchError, facts, fetch, peer_pidfd, pidfd_of};
+use sockets::{Facts, FetchError, copy, facts, peer_pidfd, pidfd_of};
 
 use crate::namespace::inside;
+
+/// As the server does it.
+fn fetch(pidfd: BorrowedFd<'_>, fd: i32) -> Result<Facts, FetchError> {
+    facts(copy(pidfd, fd)?.as_fd())
+}
 
 /// A process of some user that does nothing but hold a descriptor, as its standard input.
 struct Holder(Child);
