@@ -204,6 +204,9 @@ fn a_command_without_manners_is_ended_by_the_signal() {
             "--local",
             &at,
             "--",
+            "env",
+            // Whoever runs this test may ignore some, as nohup does.
+            "--default-signal",
             "sleep",
             "60",
         ];
