@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=bpf");
     let out = PathBuf::from(env::var_os("OUT_DIR").context("cargo sets OUT_DIR")?);
     let includes = include_folders()?;
-    for name in ["port", "host", "sockets"] {
+    for name in ["port", "host", "sockets", "capture"] {
         SkeletonBuilder::new()
             .source(format!("bpf/{name}.bpf.c"))
             .obj(out.join(format!("{name}.bpf.o")))

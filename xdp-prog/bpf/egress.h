@@ -21,31 +21,47 @@ static __always_inline struct ethhdr *linear(struct __sk_buff *skb, __u32 len, v
 	return (void *)(eth + 1) > *end ? NULL : eth;
 }
 
-/* Which way a packet leaves by its own headers. */
+/* Which way a packet leaves by its own headers; a later one is the stronger. */
 enum way {
 	WAY_NATIVE,
+	WAY_GUARDED, /* nothing that is taken, while the guard is on */
 	WAY_MANAGEMENT,
 	WAY_TAKEN,    /* from a taken range */
 	WAY_ENDPOINT, /* from a single endpoint, whose address need not be the box's own */
 };
 
-static __always_inline bool is_from_range(struct packet *p)
+/* Global, and of numbers alone, as is_management. */
+__noinline bool is_from_range(__be32 addr, __u8 proto, __u16 port, bool port_known)
 {
-	struct taken *taken = bpf_map_lookup_elem(&own4, &p->src);
+	struct taken *taken = bpf_map_lookup_elem(&own4, &addr);
 
-	return taken && is_taken(taken, OUTBOUND, p->proto, p->sport, p->ports_known);
+	return taken && is_taken(taken, OUTBOUND, proto, port, port_known);
+}
+
+/* Of what is not taken. A tail is let go, as without its first fragment it is nothing. */
+static __always_inline bool is_diverted_by_guard(struct packet *p)
+{
+	return !p->tail && is_guard_on() && !asks_for_lease(p) &&
+	       bpf_map_lookup_elem(&own4, &p->src);
 }
 
 static __noinline __u32 judge_leaving(struct packet *p)
 {
 	bool endpoint = is_endpoint(p->src, OUTBOUND, p->proto, p->sport, p->ports_known);
+	__u32 way;
 
-	if (!endpoint && !is_from_range(p))
+	if (endpoint)
+		way = WAY_ENDPOINT;
+	else if (is_from_range(p->src, p->proto, p->sport, p->ports_known))
+		way = WAY_TAKEN;
+	else if (is_diverted_by_guard(p))
+		way = WAY_GUARDED;
+	else
 		return WAY_NATIVE;
 	/* A tail is not known to be management: it may belong to a translated flow. */
 	if (p->ports_known && is_management(p->proto, p->sport, p->dst, true))
 		return WAY_MANAGEMENT;
-	return endpoint ? WAY_ENDPOINT : WAY_TAKEN;
+	return way;
 }
 
 /* Which of its counters a packet moves that goes its way whoever sent it. */
@@ -53,6 +69,8 @@ static __always_inline __u32 unasked(__u32 way)
 {
 	if (way == WAY_NATIVE)
 		return EGRESS_NATIVE;
+	if (way == WAY_GUARDED)
+		return EGRESS_GUARDED;
 	return way == WAY_MANAGEMENT ? EGRESS_MANAGEMENT : EGRESS_DIVERTED;
 }
 
@@ -99,8 +117,8 @@ static __always_inline __u32 judge_egress(struct __sk_buff *skb)
 {
 	struct packet p = {};
 	struct ethhdr *eth;
+	__u32 way, inside;
 	bool is_first;
-	__u32 way;
 	void *end;
 
 	eth = linear(skb, OPENING_LEN, &end);
@@ -110,9 +128,12 @@ static __always_inline __u32 judge_egress(struct __sk_buff *skb)
 	way = judge_leaving(&p);
 	if (is_first)
 		return asked(skb, way);
-	/* What is inside has been translated on its way in. */
-	if ((way == WAY_NATIVE || way == WAY_MANAGEMENT) && look_inside(skb, &p))
-		way = judge_leaving(&p);
+	/* What is inside has been translated on its way in. The guard asks for the error itself. */
+	if (way <= WAY_MANAGEMENT && look_inside(skb, &p)) {
+		inside = judge_leaving(&p);
+		if (inside >= WAY_MANAGEMENT)
+			way = inside;
+	}
 	return unasked(way);
 }
 

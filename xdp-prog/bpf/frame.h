@@ -237,6 +237,13 @@ static __always_inline bool is_dhcp(struct packet *p)
 	       p->dport == DHCP_CLIENT;
 }
 
+/* Not even a router passes it on. */
+static __always_inline bool asks_for_lease(struct packet *p)
+{
+	return p->proto == IPPROTO_UDP && p->ports_known && p->sport == DHCP_CLIENT &&
+	       p->dport == DHCP_SERVER && p->dst == 0xffffffff;
+}
+
 /* Whether a DHCP message offers the address `dst` to the hardware address `mac`. */
 static __always_inline bool offers(struct dhcp *dhcp, void *end, __be32 dst,
 				   const volatile __u8 *mac)

@@ -3,6 +3,8 @@
 #ifndef XTP_OWN_H
 #define XTP_OWN_H
 
+#include "guard.h"
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, ADDRESS_SLOTS);
@@ -40,6 +42,8 @@ enum own {
 	OWN_PLAIN,
 	OWN_MANAGEMENT,
 	OWN_TAKEN,
+	OWN_GUARDED, /* by the guard alone */
+	OWN_DHCP,    /* what the guard would divert, but for the box's lease */
 };
 
 /*
@@ -117,7 +121,10 @@ __noinline bool is_endpoint(__be32 addr, __u8 direction, __u8 proto, __u16 port,
 	return directions && (*directions & direction);
 }
 
-/* A packet to an own address. Cut before its ports it is no management; a tail may be. */
+/*
+ * A packet to an own address or to a group. Cut before its ports it is no management; a tail may
+ * be. The guard lets tails pass: without their first fragment nobody gets them.
+ */
 static __noinline enum own judge_own(struct packet *p, struct taken *taken)
 {
 	if ((p->tail || p->ports_known) &&
@@ -127,18 +134,21 @@ static __noinline enum own judge_own(struct packet *p, struct taken *taken)
 		return OWN_TAKEN;
 	if (is_endpoint(p->dst, INBOUND, p->proto, p->dport, p->ports_known))
 		return OWN_TAKEN;
-	return OWN_PLAIN;
+	if (p->tail || !is_guard_on())
+		return OWN_PLAIN;
+	return is_dhcp(p) ? OWN_DHCP : OWN_GUARDED;
 }
 
 /*
- * To a taken endpoint: the kernel must not get it but by the worker. That includes an endpoint
- * whose address the loader has not heard of yet, or does not count as own any more.
+ * The same of a frame that may be anything. To a taken endpoint: the kernel must not get it but
+ * by the worker. That includes an endpoint whose address the loader has not heard of yet, or does
+ * not count as own any more.
  */
-static __always_inline bool is_guarded(struct packet *p, enum frame_kind kind)
+static __always_inline enum own judge_frame(struct packet *p, enum frame_kind kind)
 {
 	if (kind != FRAME_IPV4)
-		return false;
-	return judge_own(p, bpf_map_lookup_elem(&own4, &p->dst)) == OWN_TAKEN;
+		return OWN_PLAIN;
+	return judge_own(p, bpf_map_lookup_elem(&own4, &p->dst));
 }
 
 /* 224.0.0.0/4 and 255.255.255.255 */

@@ -44,6 +44,9 @@ enum counter {
 	EGRESS_STRANGER,
 	EGRESS_ENDED,
 	EGRESS_ASTRAY,
+	DIVERT_GUARDED,
+	DIVERT_GROUP,
+	EGRESS_GUARDED,
 	COUNTERS,
 };
 
@@ -106,6 +109,10 @@ static __always_inline int steer_own4(struct xdp_md *ctx, struct packet *p, stru
 		return pass(PASS_MANAGEMENT);
 	case OWN_TAKEN:
 		return divert(ctx, DIVERT_TAKEN);
+	case OWN_GUARDED:
+		return divert(ctx, DIVERT_GUARDED);
+	case OWN_DHCP:
+		return pass(PASS_DHCP);
 	default:
 		return pass(PASS_OWN);
 	}
@@ -125,6 +132,24 @@ static __always_inline bool is_offer(struct xdp_md *ctx, struct packet *p)
 	return at && offers(at + p->header_len + UDP_LEN, end, p->dst, config.mac);
 }
 
+/*
+ * Of what is for a group of hosts. The kernel forwards none of it and no TCP takes it; but a UDP
+ * socket does, also what came to a group's MAC with an own address above it.
+ */
+static __always_inline int steer_group(struct xdp_md *ctx, struct packet *p, enum frame_kind kind)
+{
+	switch (judge_frame(p, kind)) {
+	case OWN_TAKEN:
+		return drop(GROUP_MAC_DROPPED);
+	case OWN_GUARDED:
+		return divert(ctx, DIVERT_GROUP);
+	case OWN_DHCP:
+		return pass(PASS_DHCP);
+	default:
+		return pass(PASS_MULTICAST);
+	}
+}
+
 static __always_inline int steer_ipv4(struct xdp_md *ctx, struct packet *p)
 {
 	struct taken *taken = bpf_map_lookup_elem(&own4, &p->dst);
@@ -132,7 +157,7 @@ static __always_inline int steer_ipv4(struct xdp_md *ctx, struct packet *p)
 	if (taken)
 		return steer_own4(ctx, p, taken);
 	if (is_multicast4(p->dst))
-		return pass(PASS_MULTICAST);
+		return steer_group(ctx, p, FRAME_IPV4);
 	if (is_offer(ctx, p))
 		return pass(PASS_DHCP);
 	return divert(ctx, DIVERT_TRANSIT);
@@ -150,23 +175,16 @@ static __always_inline int steer_ipv6(struct xdp_md *ctx, struct packet *p)
 }
 
 /*
- * The kernel forwards nothing that came to a group of hosts, and no TCP takes it; but a UDP
- * socket does, whatever the address above says.
- */
-static __always_inline int steer_group(struct packet *p, enum frame_kind kind)
-{
-	return is_guarded(p, kind) ? drop(GROUP_MAC_DROPPED) : pass(PASS_MULTICAST);
-}
-
-/*
  * The kernel sees another host's frame in it and drops it, unless the port has got a new
- * address that this program has not heard of. So what the kernel could forward, or what is the
- * worker's, goes no further; what is for the box itself, or for a sniffer or a bridge without
+ * address that this program has not heard of. So what the kernel could forward, or what it gets
+ * by the worker, goes no further; what is for the box itself, or for a sniffer or a bridge without
  * IP, may.
  */
 static __always_inline int steer_other_host(struct packet *p, enum frame_kind kind)
 {
-	if (is_guarded(p, kind) || (!is_local(p, kind) && !config.open))
+	enum own own = judge_frame(p, kind);
+
+	if (own == OWN_TAKEN || (!config.open && (own == OWN_GUARDED || !is_local(p, kind))))
 		return drop(OTHER_HOST_DROPPED);
 	return pass(PASS_OTHER_HOST);
 }
@@ -185,7 +203,7 @@ int xtp_steer(struct xdp_md *ctx)
 		return pass(PASS_REINJECTED);
 	kind = parse(eth, end, &p);
 	if (is_group_mac(eth->h_dest))
-		return steer_group(&p, kind);
+		return steer_group(ctx, &p, kind);
 	if (kind == FRAME_MALFORMED)
 		return drop(MALFORMED);
 	if (!mac_is(eth->h_dest, config.mac, MAC_LEN))
@@ -224,10 +242,22 @@ static __always_inline int turn(struct __sk_buff *skb, const volatile __u8 *from
 	__u8 mark[MAC_LEN];
 
 	mac_copy(mark, from);
+	mark[MAC_LEN - 1] = owner_bits(skb);
 	if (bpf_skb_store_bytes(skb, MAC_LEN, mark, sizeof(mark), 0))
 		return TC_ACT_SHOT;
 	count(counter);
 	return bpf_redirect(config.host_ifindex, 0);
+}
+
+/*
+ * Nobody judges what the box sends: the daemon is gone, and may leave the box open. Its sockets
+ * close together, so one speaks for all.
+ */
+static __always_inline bool is_left_open(void)
+{
+	__u32 queue = 0;
+
+	return config.open && !bpf_map_lookup_elem(&xsks, &queue);
 }
 
 SEC("tc")
@@ -240,6 +270,10 @@ int xtp_egress(struct __sk_buff *skb)
 		return turn(skb, config.from_stack, counter);
 	case EGRESS_STRANGER:
 		return turn(skb, config.from_stranger, counter);
+	case EGRESS_GUARDED:
+		if (is_left_open())
+			return leave(EGRESS_NATIVE);
+		return turn(skb, config.from_box, counter);
 	case EGRESS_ENDED:
 	case EGRESS_ASTRAY:
 		count(counter);
@@ -259,11 +293,13 @@ int xtp_gap(struct __sk_buff *skb)
 	struct packet p = {};
 	enum frame_kind kind;
 	struct ethhdr *eth;
+	enum own own;
 	void *end;
 
 	eth = linear(skb, HEADERS_LEN, &end);
 	kind = eth ? parse(eth, end, &p) : FRAME_MALFORMED;
-	if (is_local(&p, kind) && !is_guarded(&p, kind))
+	own = judge_frame(&p, kind);
+	if (is_local(&p, kind) && own != OWN_TAKEN && own != OWN_GUARDED)
 		return TC_ACT_UNSPEC;
 	count(GAP_DROPPED);
 	return TC_ACT_SHOT;

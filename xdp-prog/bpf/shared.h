@@ -11,6 +11,7 @@
 #define MAC_LEN 6
 #define MAX_TAKEN 32
 #define MAX_MANAGEMENT 64
+#define MAX_OWNERS 8
 /* Twice MAX_ADDRESSES of the loader, which adds before it removes. */
 #define ADDRESS_SLOTS 2048
 
@@ -21,10 +22,10 @@
 struct port_config {
 	__u8 mac[MAC_LEN];	  /* the NIC's own */
 	__u8 from_wire[MAC_LEN];  /* destination of slow-lane frames */
-	__u8 from_stack[MAC_LEN]; /* source of frames diverted at egress */
+	__u8 from_stack[MAC_LEN]; /* source of frames diverted at egress; the last byte: owners */
 	__u8 reinjected[MAC_LEN]; /* source of what the box re-injected (generic mode) */
 	__u8 from_stranger[MAC_LEN]; /* like from_stack, of a socket that is not registered */
-	__u8 pad[2];
+	__u8 from_box[MAC_LEN];	     /* like from_stack, of what is diverted by the guard alone */
 	__u32 host_ifindex;	  /* xtp0 */
 	__u32 max_frame;	  /* bytes that fit a chunk of the region */
 	__u32 open;		  /* 1: without a socket, pass; 0: drop */
@@ -76,6 +77,17 @@ struct management_entry {
 struct management {
 	__u32 count;
 	struct management_entry entries[MAX_MANAGEMENT];
+};
+
+struct uid_range {
+	__u32 lo, hi; /* inclusive */
+};
+
+/* Whether all that is the box's own is diverted, and whose packets the rules tell apart. */
+struct guard {
+	__u32 on;
+	__u32 owners;
+	struct uid_range uids[MAX_OWNERS];
 };
 
 /* A NIC as the host port sees it; ifindex 0: no such port. */

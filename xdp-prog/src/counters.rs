@@ -4,7 +4,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::Error;
 
-pub(crate) const PORT_COUNTERS: [&str; 28] = [
+pub(crate) const PORT_COUNTERS: [&str; 31] = [
     "pass_non_ip",
     "pass_other_host",
     "pass_multicast",
@@ -33,6 +33,9 @@ pub(crate) const PORT_COUNTERS: [&str; 28] = [
     "egress_stranger",
     "egress_ended",
     "egress_astray",
+    "divert_guarded",
+    "divert_group",
+    "egress_guarded",
 ];
 
 pub(crate) const HOST_COUNTERS: [&str; 5] = [

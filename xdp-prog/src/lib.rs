@@ -11,6 +11,7 @@
 //! calling thread.
 
 mod attach;
+mod capture;
 mod counters;
 mod endpoints;
 mod error;
@@ -28,12 +29,18 @@ mod stale;
 mod tc;
 mod xdp;
 
+pub use capture::{
+    Capture, CaptureListener, CaptureNode, CaptureOtherwise, CaptureRefusal, CaptureStep,
+    CaptureTest,
+};
 pub use endpoints::{EndpointMap, Endpoints};
 pub use error::Error;
 pub use host::{Delivery, HostConfig, HostHook, HostProgram};
 pub use object::DryRun;
 pub use port::{PortConfig, PortHook, PortProgram};
-pub use records::{Direction, MAX_ADDRESSES, MAX_MANAGEMENT, MAX_TAKEN, Mac, Management, Taken};
+pub use records::{
+    Direction, Guard, MAX_ADDRESSES, MAX_MANAGEMENT, MAX_OWNERS, MAX_TAKEN, Mac, Management, Taken,
+};
 pub use senders::SocketMaps;
 pub use sockets::{News, SocketWatch};
 pub use stale::{Stale, detach_stale, stale};

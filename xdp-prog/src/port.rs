@@ -11,7 +11,9 @@ use crate::attach::Wanted;
 use crate::counters::PORT_COUNTERS;
 use crate::endpoints::EndpointMap;
 use crate::object::{Blueprint, DryRun, Loaded};
-use crate::records::{self, MANAGEMENT_BYTES, MAX_ADDRESSES, Mac, Management, TAKEN_BYTES, Taken};
+use crate::records::{
+    self, GUARD_BYTES, Guard, MANAGEMENT_BYTES, MAX_ADDRESSES, Mac, Management, TAKEN_BYTES, Taken,
+};
 use crate::senders::SocketMaps;
 use crate::xdp::Mode;
 use crate::{Error, stale};
@@ -43,11 +45,14 @@ pub struct PortConfig {
     pub host_ifindex: u32,
     /// Mark: destination of slow-lane frames on the host port.
     pub from_wire: Mac,
-    /// Mark: source of frames that were diverted on their way out.
+    /// Mark: source of frames that were diverted on their way out. The sixth byte of this and of
+    /// the next two is not a mark's: it says of which of the guard's owners the sender is.
     pub from_stack: Mac,
     /// Mark: the same of the first packets that a socket which is not watched sends from an
     /// endpoint that is diverted.
     pub from_stranger: Mac,
+    /// Mark: the same of frames that only the guard diverts.
+    pub from_box: Mac,
     /// Secret: source of what the box re-injected into a generic port.
     pub reinjected: Mac,
 }
@@ -84,6 +89,7 @@ pub struct PortProgram {
     own4: MapHandle,
     own6: MapHandle,
     management: MapHandle,
+    guard: MapHandle,
     addresses4: HashMap<Ipv4Addr, Vec<Taken>>,
     addresses6: HashSet<Ipv6Addr>,
     may_remove_clsact: bool,
@@ -114,6 +120,7 @@ impl PortProgram {
             own4: loaded.map("own4", TAKEN_BYTES)?,
             own6: loaded.map("own6", 1)?,
             management: loaded.map("management", MANAGEMENT_BYTES)?,
+            guard: loaded.map("guard", GUARD_BYTES)?,
             config: config.clone(),
             loaded,
             addresses4: HashMap::new(),
@@ -172,6 +179,13 @@ impl PortProgram {
             &record,
             &"the management entries",
         )
+    }
+
+    /// Says whether all that is the box's own is diverted, and which users marks tell apart, in
+    /// one step. At first it is not, and they tell none.
+    pub fn set_guard(&self, guard: &Guard) -> Result<(), Error> {
+        let record = records::guard(guard)?;
+        put(&self.guard, &0u32.to_ne_bytes(), &record, &"the guard")
     }
 
     /// Attaches: the tc filters, then XDP, which is to find all sockets in place.
@@ -266,6 +280,7 @@ mod tests {
             from_wire: [2; 6],
             from_stack: [2; 6],
             from_stranger: [2; 6],
+            from_box: [2; 6],
             reinjected: [2; 6],
         }
     }

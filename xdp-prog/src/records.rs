@@ -19,10 +19,14 @@ pub const MAX_MANAGEMENT: usize = 64;
 /// Most own addresses, of each family.
 pub const MAX_ADDRESSES: usize = 1024;
 
-pub(crate) const PORT_CONFIG_BYTES: usize = 48;
+/// Most owner tests of a guard: a frame's mark has a bit for each.
+pub const MAX_OWNERS: usize = 8;
+
+pub(crate) const PORT_CONFIG_BYTES: usize = 52;
 pub(crate) const HOST_CONFIG_BYTES: usize = 8;
 pub(crate) const TAKEN_BYTES: usize = 4 + MAX_TAKEN * 8;
 pub(crate) const MANAGEMENT_BYTES: usize = 4 + MAX_MANAGEMENT * 16;
+pub(crate) const GUARD_BYTES: usize = 8 + MAX_OWNERS * 8;
 pub(crate) const DELIVERY_BYTES: usize = 20;
 pub(crate) const ENDPOINT_BYTES: usize = 8;
 
@@ -59,6 +63,17 @@ pub struct Management {
     pub proto: u8,
     /// The box's ports. A protocol without ports counts as port 0.
     pub ports: RangeInclusive<u16>,
+}
+
+/// Whether rules stand about what the box itself receives and sends.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Guard {
+    /// Whether all IPv4 to and from own addresses and to groups is diverted, not only what is
+    /// taken.
+    pub on: bool,
+    /// Users that the rules tell apart, at most [`MAX_OWNERS`] ranges. The mark of what is
+    /// diverted on its way out has bit n set if its sender's user is in range n, guard or not.
+    pub owners: Vec<RangeInclusive<u32>>,
 }
 
 impl Direction {
@@ -114,7 +129,7 @@ pub(crate) fn port_config(config: &PortConfig) -> Vec<u8> {
         .raw(&config.from_stack)
         .raw(&config.reinjected)
         .raw(&config.from_stranger)
-        .u16(0)
+        .raw(&config.from_box)
         .u32(config.host_ifindex)
         .u32(config.max_frame_bytes)
         .u32(config.open.into())
@@ -169,6 +184,20 @@ pub(crate) fn management(entries: &[Management]) -> Result<Vec<u8>, Error> {
             .raw(&[entry.proto, 0, 0, 0]);
     }
     Ok(bytes.padded(MANAGEMENT_BYTES))
+}
+
+pub(crate) fn guard(guard: &Guard) -> Result<Vec<u8>, Error> {
+    limit(
+        || "users that rules tell apart (-m owner)".into(),
+        guard.owners.len(),
+        MAX_OWNERS,
+    )?;
+    let count = u32::try_from(guard.owners.len()).unwrap_or(u32::MAX);
+    let mut bytes = Bytes(Vec::new()).u32(guard.on.into()).u32(count);
+    for uids in &guard.owners {
+        bytes = bytes.u32(*uids.start()).u32(*uids.end());
+    }
+    Ok(bytes.padded(GUARD_BYTES))
 }
 
 fn mask(entry: &Management) -> Result<u32, Error> {

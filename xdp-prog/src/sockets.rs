@@ -176,22 +176,26 @@ fn link(object: &Object, root: &OwnedFd) -> Result<Link, Error> {
         .progs_mut()
         .find(|program| program.name() == "xtp_closed")
         .ok_or_else(|| BLUEPRINT.lacks("program \"xtp_closed\""))?;
-    let what = "watching sockets from the root control group";
     program
         .attach_cgroup(root.as_raw_fd())
-        .map_err(|error| match error.kind() {
-            // Who may load the program may attach it, unless somebody forbids company.
-            ErrorKind::PermissionDenied => Error::Unsupported {
-                what: format!("{what}: another program is attached there that allows no second"),
-                cure: "find it with `bpftool cgroup tree`, and attach it with BPF_F_ALLOW_MULTI or not at all".into(),
-            },
-            _ => Error::from_libbpf(what, &error),
-        })
+        .map_err(|error| company("watching sockets from the root control group", &error))
+}
+
+/// Why a program could not be attached to the root control group.
+pub(crate) fn company(what: &str, error: &libbpf_rs::Error) -> Error {
+    match error.kind() {
+        // Who may load the program may attach it, unless somebody forbids company.
+        ErrorKind::PermissionDenied => Error::Unsupported {
+            what: format!("{what}: another program is attached there that allows no second"),
+            cure: "find it with `bpftool cgroup tree`, and attach it with BPF_F_ALLOW_MULTI or not at all".into(),
+        },
+        _ => Error::from_libbpf(what, error),
+    }
 }
 
 /// The root of the control groups that this process sees, whether or not it is mounted where
 /// the process can see that: `ip netns exec` hides it.
-fn root(filesystem: &str) -> Result<OwnedFd, Error> {
+pub(crate) fn root(filesystem: &str) -> Result<OwnedFd, Error> {
     let opened = fsopen(filesystem, FsOpenFlags::FSOPEN_CLOEXEC).and_then(|context| {
         fsconfig_create(context.as_fd())?;
         let (cloexec, plain) = (FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod registrations;
+mod rules;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use protocol::{
 };
 
 pub(crate) use registrations::{Assign, Connect, Listen, RegistrationFilter, Registrations};
+pub(crate) use rules::{Check, Commit, Gen, Log, Rules, Test, Zones};
 
 /// Asks and tells the running xtproxyd.
 #[derive(Parser)]
@@ -23,6 +25,9 @@ Examples:
   xtproxy flows list --dport 80           who is being redirected on the way to port 80
   xtproxy flows kill --src 10.1.0.0/16    cut off every flow that these clients began
   xtproxy stats --examples                what is being dropped, and what it looks like
+  xtproxy rules gen && xtproxy rules test && xtproxy rules commit
+  xtproxy rules show --table filter       the rules in force, with counters
+  xtproxy log --follow                    what LOG rules and drops have to say
   xtproxy registrations --watch           foreign addresses of proxies, as they come and go
   xtproxy listen --foreign 203.0.113.5:2121 --local 10.0.0.1:50021
   xtproxy --json flows list | jq '.flows[] | .orig.src'
@@ -45,6 +50,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     #[command(flatten)]
     Ask(Ask),
+    #[command(subcommand)]
+    Rules(Rules),
+    Log(Log),
     Registrations(Registrations),
     Listen(Listen),
     Connect(Connect),
@@ -75,9 +83,7 @@ Examples:
     /// Lists, counts and removes flows.
     #[command(subcommand)]
     Flows(Flows),
-    /// Shows the rules.
-    #[command(subcommand)]
-    Rules(Rules),
+    Zones(Zones),
 }
 
 /// What can be done with flows.
@@ -94,13 +100,6 @@ pub(crate) enum Flows {
     Kill(Filter),
     /// Removes every flow.
     Flush,
-}
-
-/// What can be done with rules.
-#[derive(Subcommand)]
-pub(crate) enum Rules {
-    /// Shows the rules in force with their counters.
-    Show,
 }
 
 const FILTER_HELP: &str = "\
@@ -174,15 +173,19 @@ impl Arguments {
     /// Parses, and refuses what clap alone cannot see.
     pub(crate) fn checked() -> Self {
         let arguments = Self::parse();
-        let Command::Ask(Ask::Flows(Flows::Kill(filter))) = &arguments.command else {
-            return arguments;
+        let message = match &arguments.command {
+            Command::Ask(Ask::Flows(Flows::Kill(filter))) if filter.filter().is_empty() => {
+                "flows kill needs at least one of --id, --proto, --src, --sport, \
+                 --dst, --dport, --kind, --state; 'xtproxy flows flush' removes every flow"
+                    .to_owned()
+            }
+            Command::Rules(Rules::Explain(explain)) => match explain.without_port() {
+                Some(option) => format!("{option} needs a port, as in 192.168.1.9:40000"),
+                None => return arguments,
+            },
+            _ => return arguments,
         };
-        if filter.filter().is_empty() {
-            let message = "flows kill needs at least one of --id, --proto, --src, --sport, \
-                 --dst, --dport, --kind, --state; 'xtproxy flows flush' removes every flow";
-            let kind = clap::error::ErrorKind::MissingRequiredArgument;
-            Self::command().error(kind, message).exit();
-        }
-        arguments
+        let kind = clap::error::ErrorKind::MissingRequiredArgument;
+        Self::command().error(kind, message).exit();
     }
 }

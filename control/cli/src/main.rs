@@ -4,14 +4,17 @@
 
 mod arguments;
 mod connect;
+mod conversation;
 mod document;
 mod hold;
+mod log;
 mod registrations;
+mod rules;
 mod run;
 mod show;
 mod signals;
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use crate::arguments::Arguments;
@@ -24,7 +27,8 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(failed) => {
-            eprintln!("xtproxy: {failed}");
+            // Not by the macro, which panics where the terminal is gone.
+            let _ = writeln!(io::stderr(), "xtproxy: {failed}");
             ExitCode::FAILURE
         }
         Ok(code) => code,

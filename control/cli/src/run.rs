@@ -9,8 +9,8 @@ use protocol::{FlowFilter, Reply, Request};
 use serde_json::json;
 use xtproxy_client::Control;
 
-use crate::arguments::{Arguments, Ask, Command, Flows, Rules};
-use crate::{connect, document, hold, registrations, show};
+use crate::arguments::{Arguments, Ask, Command, Flows};
+use crate::{connect, document, hold, log, registrations, rules, show};
 
 /// Why a command was not done.
 #[derive(Debug)]
@@ -58,6 +58,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failed> {
     let mut out = BufWriter::with_capacity(64 * 1024, io::stdout());
     match command {
         Command::Ask(question) => ask(&dir, question, json, &mut out)?,
+        Command::Rules(asked) => {
+            let code = rules::run(&dir, asked, json, &mut out)?;
+            out.flush()?;
+            return Ok(code);
+        }
+        Command::Log(asked) => log::run(&dir, &asked, json, &mut out)?,
         Command::Registrations(asked) => registrations::run(&dir, &asked, json, &mut out)?,
         // These write on their own, as things happen.
         Command::Listen(listen) => return hold::run(&dir, &listen.into(), json),
@@ -107,7 +113,7 @@ fn ask(dir: &Path, question: Ask, json: bool, out: &mut impl Write) -> Result<()
         Ask::Stats { all, examples } => {
             tell(&mut daemon, out, Request::Stats { examples }, json, all)?;
         }
-        Ask::Rules(Rules::Show) => tell(&mut daemon, out, Request::RulesShow, json, false)?,
+        Ask::Zones(_) => tell(&mut daemon, out, Request::Zones, json, false)?,
     }
     Ok(())
 }
@@ -127,8 +133,8 @@ fn tell(
         Reply::Ports { ports } => Ok(writeln!(out, "{}", show::ports(&ports))?),
         Reply::Stats(stats) if json => document::print(out, &stats),
         Reply::Stats(stats) => Ok(show::stats(out, &stats, all)?),
-        Reply::Rules(rules) if json => document::print(out, &rules),
-        Reply::Rules(rules) => Ok(show::rules(out, &rules)?),
+        Reply::Zones(matrix) if json => document::print(out, &matrix),
+        Reply::Zones(matrix) => Ok(show::zones(out, &matrix)?),
         other => Err(unexpected(&other)),
     }
 }
@@ -167,7 +173,8 @@ fn count(
     }
 }
 
-fn unexpected(reply: &impl fmt::Debug) -> Failed {
+/// A reply to another question.
+pub(crate) fn unexpected(reply: &impl fmt::Debug) -> Failed {
     let start: String = format!("{reply:?}").chars().take(40).collect();
     Failed::Daemon(xtproxy_client::Error::Nonsense(start))
 }

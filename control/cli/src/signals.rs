@@ -1,6 +1,6 @@
 //! Signals as something to wait for, in place of something that strikes.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::Result;
@@ -38,5 +38,11 @@ impl Signals {
         }
         let signal = self.0.read_signal()?;
         Ok(signal.and_then(|signal| Signal::try_from(signal.ssi_signo as i32).ok()))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use host::{Change, Changes, Direction, HostPort, Link, Snapshot};
 use pipeline::{Ingress, Marks, PortId};
 use worker::LaneSpec;
-use xdp_prog::{Delivery, HostConfig, HostProgram, Management, Mode, PortConfig, PortProgram};
+use xdp_prog::{
+    Delivery, HostConfig, HostProgram, Management, Mode, PortConfig, PortProgram, SocketMaps,
+};
 
 use crate::surroundings::Steered;
 use crate::world::Registered;
@@ -120,6 +122,11 @@ impl Attachments {
         })
     }
 
+    /// The sockets that proxies have registered.
+    pub fn registered(&self) -> SocketMaps {
+        self.config.endpoints.sockets.clone()
+    }
+
     /// Attaches to the host port. Programs on the pair go with the pair; they need no record.
     pub fn attach_host(&self) -> Result<()> {
         let HostPort { kernel, dataplane } = &self.config.host_port;
@@ -179,6 +186,7 @@ impl Attachments {
                 from_wire: config.marks.from_wire(id).0,
                 from_stack: config.marks.from_stack(id).0,
                 from_stranger: config.marks.from_stranger(id).0,
+                from_box: config.marks.from_box(id).0,
                 reinjected: config.secret_mac(),
             },
             &config.endpoints.endpoints,
@@ -188,6 +196,7 @@ impl Attachments {
             program.set_socket(queue, socket)?;
         }
         program.set_addresses(&steered.v4, &steered.v6)?;
+        program.set_guard(&steered.guard)?;
         program.set_management(&config.management)?;
         let reinjected = (mode == Mode::Generic).then(|| config.secret_mac());
         let delivery = Delivery {
@@ -204,10 +213,11 @@ impl Attachments {
         })
     }
 
-    /// Tells every port of the box's addresses and what is taken of them.
-    pub fn set_addresses(&mut self, steered: &Steered) -> Result<()> {
+    /// Tells every port of the box's addresses, what is taken of them, and whether to guard them.
+    pub fn set_steered(&mut self, steered: &Steered) -> Result<()> {
         for port in &mut self.ports {
             port.program.set_addresses(&steered.v4, &steered.v6)?;
+            port.program.set_guard(&steered.guard)?;
         }
         Ok(())
     }

@@ -12,16 +12,15 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, bail};
 use arc_swap::ArcSwap;
 use host::{Changes, HostPort, Link, Netlink, RX_VLAN, Snapshot, Sysctl};
-use pipeline::{Counters, Examples, Ingress, Marks, Pipeline, PortId, RuleHits, SharedView};
+use pipeline::{Counters, Examples, Ingress, Logs, Marks, Pipeline, PortId, SharedView, View};
 use registry::{Registry, RegistryConfig};
-use rules::Ruleset;
 use tables::{FlowTable, OwnerId, Registrations, Side};
 use worker::{LaneSpec, Worker, WorkerConfig, WorkerStats, monotonic_ns};
 use xdp_prog::Mode as XdpMode;
 
 use crate::attach::{AttachConfig, Attachments, Sockets};
 use crate::config::{Config, Mode, OnExit};
-use crate::surroundings::{self, Constants, Steered};
+use crate::surroundings::{Constants, Steered};
 use crate::world::{self, World};
 
 /// What the host port's veth can carry with a native XDP program: a page, less the kernel's
@@ -40,6 +39,8 @@ pub struct RunningWorker {
     pub counters: Arc<Counters>,
     /// Where it leaves examples of drops.
     pub examples: Arc<Examples>,
+    /// Where it leaves what rules log.
+    pub logs: Arc<Logs>,
     thread: JoinHandle<()>,
 }
 
@@ -75,21 +76,24 @@ fn random_word() -> Result<u64> {
 }
 
 /// Constants of this run.
-pub fn constants(ruleset: Ruleset, workers: usize) -> Result<Constants> {
-    let rules = ruleset.rows().count();
+pub fn constants(config: &Config) -> Result<Constants> {
     Ok(Constants {
-        ruleset,
-        rule_hits: Arc::new(RuleHits::new(workers, rules)),
         marks: Marks::new(random()?),
+        zones: Arc::new(config.policy_zones()?),
+    })
+}
+
+/// The cores that the configuration lists, or all.
+pub fn listed_cores(config: &Config) -> Vec<usize> {
+    config.workers.clone().unwrap_or_else(|| {
+        let all = core_affinity::get_core_ids().unwrap_or_default();
+        all.into_iter().map(|core| core.id).collect()
     })
 }
 
 /// The cores of the workers: what the configuration lists, or all; one per queue at most.
 pub fn cores(config: &Config, snapshot: &Snapshot) -> Result<Vec<usize>> {
-    let mut cores = config.workers.clone().unwrap_or_else(|| {
-        let all = core_affinity::get_core_ids().unwrap_or_default();
-        all.into_iter().map(|core| core.id).collect()
-    });
+    let mut cores = listed_cores(config);
     // A worker sends by the queue of its own number, so each needs one of either kind.
     let queues = |port: &crate::config::Port| {
         let link = snapshot.link(&port.interface)?;
@@ -132,8 +136,10 @@ pub struct Plan<'a> {
     pub config: &'a Config,
     /// What does not change.
     pub constants: &'a Constants,
-    /// Links and addresses now.
-    pub snapshot: &'a Snapshot,
+    /// What workers see.
+    pub view: View,
+    /// What steering knows of the box's addresses.
+    pub steered: Steered,
     /// The ports' links.
     pub links: Vec<Link>,
     /// The workers' cores.
@@ -148,12 +154,12 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
     let Plan {
         config,
         constants,
-        snapshot,
+        view,
+        steered,
         links,
         cores,
         dir,
     } = plan;
-    let (view, steered) = surroundings::survey(config, constants, snapshot, &[], 1)?;
     for link in &links {
         show_vlan_tags(netlink, changes, link).await?;
     }
@@ -195,12 +201,14 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
     for (number, core) in cores.iter().enumerate() {
         let counters = Arc::new(Counters::default());
         let examples = Arc::new(Examples::default());
+        let logs = Arc::new(Logs::default());
         let pipeline = Pipeline::new(
             Arc::clone(&flows),
             Arc::clone(&registrations),
             Arc::clone(&view),
             Arc::clone(&counters),
             Arc::clone(&examples),
+            Arc::clone(&logs),
             number,
             random_word()?,
         );
@@ -211,7 +219,7 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
             frames,
             lanes: lanes_of(&links, &zero_copy, &host_port, number as u32, queues),
         };
-        opened.push((Worker::open(&worker, pipeline)?, counters, examples));
+        opened.push((Worker::open(&worker, pipeline)?, counters, examples, logs));
     }
 
     let lanes = opened.iter().flat_map(|(worker, ..)| worker.sockets());
@@ -237,7 +245,7 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
 
     let stop = Arc::new(AtomicBool::new(false));
     let mut workers = Vec::new();
-    for (worker, counters, examples) in opened {
+    for (worker, counters, examples, logs) in opened {
         let (stats, stop) = (worker.stats(), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name(THREAD_NAME.to_owned())
@@ -247,6 +255,7 @@ pub async fn start(plan: Plan<'_>, netlink: &Netlink, changes: &mut Changes) -> 
             stats,
             counters,
             examples,
+            logs,
             thread,
         });
     }
@@ -266,9 +275,9 @@ impl Dataplane {
     /// steering knows the old and the new: workers see too much for a moment, never too little.
     pub fn update(&mut self, view: pipeline::View, steered: Steered) -> Result<()> {
         self.attachments
-            .set_addresses(&self.steered.union(&steered))?;
+            .set_steered(&self.steered.union(&steered))?;
         self.view.store(Arc::new(view));
-        self.attachments.set_addresses(&steered)?;
+        self.attachments.set_steered(&steered)?;
         self.steered = steered;
         Ok(())
     }

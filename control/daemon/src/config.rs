@@ -7,6 +7,7 @@
 mod check;
 mod error;
 mod grants;
+mod services;
 mod text;
 mod zones;
 
@@ -16,6 +17,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,6 +50,10 @@ pub struct Config {
     pub ports: Vec<Port>,
     /// The zones by name.
     pub zones: BTreeMap<String, Zone>,
+    /// What proxies offer, by name.
+    pub services: BTreeMap<String, Service>,
+    /// What becomes of established flows when rules change.
+    pub established: Established,
     /// What passes to the box itself whatever happens.
     pub management: Vec<Management>,
     /// Who may use which foreign addresses, besides root.
@@ -102,6 +108,30 @@ pub struct Port {
 pub struct Zone {
     /// The addresses in it.
     pub networks: Vec<Ipv4Net>,
+    /// The zone that it is a part of.
+    pub parent: Option<String>,
+    /// Services that may be reached in it: `None` as its parent has it, or all.
+    pub inbound: Option<Vec<String>>,
+    /// Services that may be used from it, likewise.
+    pub outbound: Option<Vec<String>>,
+}
+
+/// What a proxy offers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Where the proxy listens.
+    pub proxy: SocketAddrV4,
+}
+
+/// What becomes of established flows when rules change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Established {
+    /// The new rules are asked about each at its next packet.
+    #[default]
+    Judge,
+    /// They stay.
+    Keep,
 }
 
 /// A protocol that has ports.

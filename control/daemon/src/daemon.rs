@@ -1,52 +1,55 @@
 //! The daemon's life: check, start, serve, leave.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use host::{Change, Changes, Netlink, RuntimeDir, Watch};
-use rules::Ruleset;
 use server::{Server, Sources, WorkerSource};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bringup::{self, Dataplane, Plan};
 use crate::config::Config;
+use crate::listeners::Listeners;
 use crate::machine::{Facts, Live};
+use crate::rulebook::Rulebook;
+use crate::ruling::Ruling;
+use crate::surroundings::Surveyed;
 use crate::{detach, surroundings};
 
 /// How often the daemon looks whether its workers are alive.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How often it is looked who listens, where rules ask.
+const LISTENERS_EVERY: Duration = Duration::from_millis(200);
+/// How often a trial's end is looked for.
+const TRIAL_EVERY: Duration = Duration::from_millis(100);
+
 /// Configuration and ruleset, both valid.
-fn load(path: &Path) -> Result<(Config, Ruleset)> {
+fn load(path: &Path) -> Result<(Config, Rulebook)> {
     let config = Config::load(path)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let Some(ruleset) = &config.ruleset else {
-        return Ok((
-            config,
-            Ruleset {
-                file: "".into(),
-                tables: Vec::new(),
-            },
-        ));
+    let cores = bringup::listed_cores(&config).len();
+    let book = match &config.ruleset {
+        Some(ruleset) => Rulebook::read_with_sets(ruleset, cores)?,
+        None => Rulebook::empty(cores),
     };
-    let name = ruleset.display().to_string();
-    let text = std::fs::read_to_string(ruleset).with_context(|| format!("cannot read {name}"))?;
-    let (ruleset, warnings) = Ruleset::parse(&name, &text)?;
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    Ok((config, ruleset))
+    Ok((config, book))
 }
 
 /// Validates and says so.
 pub fn check(path: &Path) -> Result<()> {
-    let (config, ruleset) = load(path)?;
-    surroundings::check(&config, &ruleset)?;
-    let rules = ruleset.rows().count();
+    let (config, book) = load(path)?;
+    let zones = Arc::new(config.policy_zones()?);
+    for warning in surroundings::check(&config, &zones, &book)? {
+        tracing::warn!("{warning}");
+    }
+    let rules = book.ruleset.rule_count();
     println!(
         "{}: valid; {} ports, {rules} rules",
         path.display(),
@@ -58,7 +61,7 @@ pub fn check(path: &Path) -> Result<()> {
 /// Runs until it is told to stop.
 pub fn run(path: &Path) -> Result<()> {
     let started = Instant::now();
-    let (config, ruleset) = load(path)?;
+    let (config, book) = load(path)?;
     host::require_privileges()?;
     host::check_kernel()?;
     xsk::kernel_has_af_xdp()?;
@@ -69,7 +72,7 @@ pub fn run(path: &Path) -> Result<()> {
         .context("cannot start the control thread")?;
     runtime.block_on(async {
         let dir = RuntimeDir::claim(&config.runtime_dir)?;
-        let done = live(path, config, ruleset, started, &dir).await;
+        let done = live(path, config, book, started, &dir).await;
         let left = dir.leave();
         done?;
         Ok(left?)
@@ -79,7 +82,7 @@ pub fn run(path: &Path) -> Result<()> {
 async fn live(
     path: &Path,
     config: Config,
-    ruleset: Ruleset,
+    book: Rulebook,
     started: Instant,
     dir: &RuntimeDir,
 ) -> Result<()> {
@@ -97,16 +100,24 @@ async fn live(
         |link: &&host::Link| xdp_prog::stale(link.ifindex).map_or(true, |stale| !stale.is_empty());
     let standing = links.iter().filter(has_program);
     let kept: Vec<u32> = standing.map(|link| link.ifindex).collect();
-    let constants = bringup::constants(ruleset, cores.len())?;
-    let mut warnings = surroundings::warnings(&config, &constants, watch.current());
-    warnings.extend(left_behind(&config, &changes));
-    for warning in &warnings {
+    let constants = bringup::constants(&config)?;
+    let surveyed = surroundings::survey(&config, &constants, &book, watch.current(), &[], 1)?;
+    let Surveyed {
+        view,
+        steered,
+        capture,
+        warnings,
+    } = surveyed;
+    let rule_warnings: Vec<String> = book.warnings.iter().cloned().chain(warnings).collect();
+    let warnings = left_behind(&config, &changes);
+    for warning in warnings.iter().chain(&rule_warnings) {
         tracing::warn!("{warning}");
     }
     let plan = Plan {
         config: &config,
         constants: &constants,
-        snapshot: watch.current(),
+        view,
+        steered,
         links,
         cores,
         dir: dir.path(),
@@ -122,6 +133,7 @@ async fn live(
             return Err(error);
         }
     };
+    let listeners = Listeners::new(dataplane.attachments.registered());
     let (flows, workers) = (Arc::clone(&dataplane.flows), worker_sources(&dataplane));
     let registry = Arc::clone(&dataplane.registry);
     let timeouts = config.flow_timeouts();
@@ -137,31 +149,35 @@ async fn live(
             .map(|worker| Arc::clone(&worker.stats))
             .collect(),
         warnings,
+        listeners,
+        turn: Mutex::new(()),
         live: Mutex::new(Live {
             dataplane: Some(dataplane),
+            ruling: Ruling::new(Arc::new(book), 1, rule_warnings),
             snapshot: watch.current().clone(),
             state: "ready",
             changes: changes.list().to_vec(),
         }),
     });
+    let begun = facts.listeners.set(capture, facts.book().asks_listeners());
+    facts.look_for_listeners();
     let machine = Arc::clone(&facts) as Arc<dyn server::Machine>;
-    let server = match Server::bind(
-        dir.path(),
-        Sources {
-            flows,
-            registry,
-            timeouts,
-            workers,
-            machine,
-        },
-    ) {
+    let sources = Sources {
+        flows,
+        registry,
+        timeouts,
+        workers,
+        machine,
+    };
+    let server = begun.and_then(|()| Ok(Server::bind(dir.path(), sources)?));
+    let server = match server {
         Ok(server) => server,
         Err(error) => {
             leave(&facts);
             if was_clean {
                 detach::undo(&netlink, &mut changes, &kept).await;
             }
-            return Err(error.into());
+            return Err(error);
         }
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -175,20 +191,29 @@ async fn live(
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut trial = tokio::time::interval(TRIAL_EVERY);
+    let watching = Watching::begin(&facts)?;
     let done = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
-            _ = hangup.recv() => {
-                tracing::warn!("SIGHUP is ignored: restart to read the configuration anew");
-            }
+            _ = hangup.recv() => aside(&facts, Facts::reload),
             ended = &mut serving => {
                 break ended.context("the control thread failed").and_then(|r| r.context("the control socket failed"));
             }
             changed = watch.changed() => match changed {
-                Ok(snapshot) => follow(&facts, snapshot.clone()),
+                Ok(snapshot) => {
+                    if facts.note(snapshot.clone()) {
+                        aside(&facts, Facts::follow);
+                    }
+                }
                 Err(error) => break Err(error.into()),
             },
+            _ = trial.tick() => {
+                if facts.live().ruling.is_trial_over(Instant::now()) {
+                    aside(&facts, Facts::end_trial);
+                }
+            }
             _ = look.tick() => {
                 if !facts.live().dataplane.as_ref().is_some_and(Dataplane::is_alive) {
                     break Err(anyhow!("a worker has failed; see the log"));
@@ -197,6 +222,7 @@ async fn live(
         }
     };
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    drop(watching);
     leave(&facts);
     drop(stop);
     if !serving.is_finished() {
@@ -219,53 +245,49 @@ fn left_behind(config: &Config, changes: &Changes) -> Vec<String> {
     .collect()
 }
 
-/// Takes new links and addresses into account.
-fn follow(facts: &Facts, snapshot: host::Snapshot) {
-    let is_same = {
-        let live = facts.live();
-        let macs = |of: &host::Snapshot| -> Vec<_> {
-            let links = facts
-                .config
-                .ports
-                .iter()
-                .map(|port| of.link(&port.interface));
-            links
-                .map(|link| link.map(|link| (link.ifindex, link.mac)))
-                .collect()
-        };
-        live.snapshot.addresses == snapshot.addresses && macs(&live.snapshot) == macs(&snapshot)
-    };
-    if is_same {
-        facts.live().snapshot = snapshot;
-        return;
+/// Does what may take its time on a thread of its own: the control thread goes on.
+fn aside(facts: &Arc<Facts>, work: fn(&Facts)) {
+    let facts = Arc::clone(facts);
+    tokio::task::spawn_blocking(move || work(&facts));
+}
+
+/// The thread that looks who listens, and which endpoints are free again.
+struct Watching {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watching {
+    fn begin(facts: &Arc<Facts>) -> Result<Self> {
+        let (stop, facts) = (Arc::new(AtomicBool::new(false)), Arc::clone(facts));
+        let told = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("xtp-watch".to_owned())
+            .spawn(move || {
+                let mut retired = Instant::now();
+                while !told.load(Ordering::Relaxed) {
+                    std::thread::sleep(LISTENERS_EVERY);
+                    facts.look_for_listeners();
+                    if retired.elapsed() >= LOOK_EVERY {
+                        facts.retire();
+                        retired = Instant::now();
+                    }
+                }
+            })
+            .context("cannot start a thread")?;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
     }
-    let before = facts.view.load_full();
-    let generation = before.policy.generation().wrapping_add(1);
-    let surveyed = surroundings::survey(
-        &facts.config,
-        &facts.constants,
-        &snapshot,
-        &before.proxies,
-        generation,
-    );
-    let mut live = facts.live();
-    let live = &mut *live;
-    let Some(dataplane) = &mut live.dataplane else {
-        return;
-    };
-    let done = surveyed.and_then(|(view, steered)| dataplane.update(view, steered));
-    dataplane.forget_lost_endpoints();
-    let done = done.and_then(|()| dataplane.follow_macs(&snapshot));
-    live.snapshot = snapshot;
-    match done {
-        Ok(()) => tracing::info!(
-            generation,
-            "links or addresses changed; rules compiled anew"
-        ),
-        Err(error) => tracing::error!(
-            error = format!("{error:#}"),
-            "links or addresses changed; the daemon goes on with those from before"
-        ),
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -296,6 +318,7 @@ fn worker_sources(dataplane: &Dataplane) -> Vec<WorkerSource> {
                 .and_then(|core| u32::try_from(core).ok()),
             counters: Arc::clone(&worker.counters),
             examples: Arc::clone(&worker.examples),
+            logs: Arc::clone(&worker.logs),
         })
         .collect()
 }

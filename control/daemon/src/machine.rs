@@ -1,21 +1,23 @@
 //! What the daemon tells of itself over the control socket.
 
+use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use host::{Change, Snapshot};
-use pipeline::{Ingress, PortId, SharedView};
-use policy::RuleId;
-use protocol::Counters;
-use rules::{Chain, Ruleset};
-use server::Machine;
+use pipeline::{Ingress, LogRecord, PortId, SharedView};
+use protocol::{Counters, Explanation, Failure, Probe, RulesChecked, RulesLoaded, ZoneMatrix};
+use server::{LoadOrder, LogWords, Machine};
 use worker::{LaneReading, WorkerStats};
 use xsk::BindMode;
 
 use crate::bringup::Dataplane;
 use crate::config::Config;
+use crate::listeners::Listeners;
+use crate::ruling::Ruling;
 use crate::surroundings::Constants;
+use crate::{explain, told};
 
 /// The parts of the daemon that change while it runs and that answers need.
 pub struct Live {
@@ -27,6 +29,8 @@ pub struct Live {
     pub state: &'static str,
     /// What is changed on the box.
     pub changes: Vec<Change>,
+    /// The rules in force.
+    pub ruling: Ruling,
 }
 
 /// The daemon as the server sees it.
@@ -35,7 +39,7 @@ pub struct Facts {
     pub config: Config,
     /// Its file.
     pub config_path: PathBuf,
-    /// Ruleset and marks.
+    /// Marks and zones.
     pub constants: Constants,
     /// When the daemon was started.
     pub started: Instant,
@@ -45,6 +49,10 @@ pub struct Facts {
     pub workers: Vec<Arc<WorkerStats>>,
     /// What an administrator should know.
     pub warnings: Vec<String>,
+    /// Who listens where.
+    pub listeners: Listeners,
+    /// Held by the one who changes what is in force.
+    pub turn: Mutex<()>,
     /// What changes.
     pub live: Mutex<Live>,
 }
@@ -157,9 +165,11 @@ impl Machine for Facts {
             warnings: self
                 .warnings
                 .iter()
+                .chain(&live.ruling.warnings)
                 .cloned()
                 .chain(self.lost(&live))
                 .collect(),
+            rules_pending: live.ruling.pending(Instant::now()),
             ..protocol::Status::default()
         }
     }
@@ -225,11 +235,47 @@ impl Machine for Facts {
     }
 
     fn rules(&self) -> protocol::Rules {
-        let view = self.view.load();
-        protocol::Rules {
-            generation: view.policy.generation(),
-            tables: rule_tables(&self.constants.ruleset, |rule| view.rule_hits.read(rule)),
-        }
+        told::rules(self)
+    }
+
+    fn log_words(&self, record: &LogRecord) -> Option<LogWords> {
+        told::log_words(self, record)
+    }
+
+    fn captured(&self, cookie: u64) -> Option<SocketAddrV4> {
+        self.listeners.original(cookie)
+    }
+
+    fn load(
+        &self,
+        order: &LoadOrder,
+        progress: &mut dyn FnMut(&str, u64, u64),
+    ) -> Result<RulesLoaded, Failure> {
+        self.load_rules(order, progress)
+    }
+
+    fn check(
+        &self,
+        order: &LoadOrder,
+        progress: &mut dyn FnMut(&str, u64, u64),
+    ) -> Result<RulesChecked, Failure> {
+        self.check_rules(order, progress)
+    }
+
+    fn keep(&self, ticket: u64) -> Result<(), Failure> {
+        self.keep_rules(ticket)
+    }
+
+    fn revert(&self, ticket: u64) -> Result<(), Failure> {
+        self.revert_rules(ticket)
+    }
+
+    fn explain(&self, packet: &Probe) -> Result<Explanation, Failure> {
+        explain::explain(self, packet)
+    }
+
+    fn zones(&self) -> ZoneMatrix {
+        told::zones(self)
     }
 }
 
@@ -300,47 +346,5 @@ fn told(change: &Change) -> protocol::Change {
             };
             made(format!("tc {interface} {direction}"), "attached")
         }
-    }
-}
-
-fn rule_tables(ruleset: &Ruleset, hits: impl Fn(RuleId) -> (u64, u64)) -> Vec<protocol::RuleTable> {
-    let table = |table: &rules::Table| protocol::RuleTable {
-        name: table.name.as_str().to_owned(),
-        chains: table
-            .chains
-            .iter()
-            .map(|chain| rule_chain(table, chain, &hits))
-            .collect(),
-    };
-    ruleset.tables.iter().map(|placed| table(placed)).collect()
-}
-
-fn rule_chain(
-    table: &rules::Table,
-    chain: &Chain,
-    hits: &impl Fn(RuleId) -> (u64, u64),
-) -> protocol::RuleChain {
-    let own = table.rules().filter(|(_, of, ..)| of.name == chain.name);
-    protocol::RuleChain {
-        name: chain.name.clone(),
-        policy: chain.policy.map(|verdict| verdict_name(verdict).to_owned()),
-        rules: own
-            .map(|(id, _, _, rule)| {
-                let (packets, bytes) = hits(id);
-                protocol::RuleRow {
-                    line: rule.place.line,
-                    packets,
-                    bytes,
-                    text: rule.value.to_string(),
-                }
-            })
-            .collect(),
-    }
-}
-
-const fn verdict_name(verdict: policy::Verdict) -> &'static str {
-    match verdict {
-        policy::Verdict::Accept => "ACCEPT",
-        policy::Verdict::Drop => "DROP",
     }
 }

@@ -5,9 +5,14 @@ mod bringup;
 mod config;
 mod daemon;
 mod detach;
+mod explain;
+mod listeners;
 mod machine;
+mod rulebook;
+mod ruling;
 mod settings;
 mod surroundings;
+mod told;
 mod world;
 
 use std::io::IsTerminal;

@@ -7,22 +7,34 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use host::{Own4, Snapshot};
-use pipeline::{Marks, PortId, PortView, RuleHits, View};
-use policy::Endpoints;
-use rules::{Interface, Ruleset};
+use pipeline::{Marks, PortId, PortView, View};
+use policy::capture::Node;
+use policy::{Endpoints, Hook, Policy, Zones};
+use rules::Interface;
 use wire::MacAddr;
-use xdp_prog::{Direction, MAX_TAKEN, Taken};
+use xdp_prog::{Direction, Guard, MAX_TAKEN, Taken};
 
-use crate::config::Config;
+use crate::config::{Config, Established};
+use crate::rulebook::Rulebook;
 
 /// What does not change while the daemon runs.
 pub struct Constants {
-    /// The parsed ruleset; empty without a file.
-    pub ruleset: Ruleset,
-    /// What its rules have matched.
-    pub rule_hits: Arc<RuleHits>,
     /// The marks of the host port.
     pub marks: Marks,
+    /// The configuration's zones and services.
+    pub zones: Arc<Zones>,
+}
+
+/// What a look at rules and surroundings gives.
+pub struct Surveyed {
+    /// For the workers.
+    pub view: View,
+    /// For steering.
+    pub steered: Steered,
+    /// For the box's own connections.
+    pub capture: Vec<Node>,
+    /// What the administrator should know.
+    pub warnings: Vec<String>,
 }
 
 /// What steering is told of the box's addresses.
@@ -32,6 +44,8 @@ pub struct Steered {
     pub v4: Vec<(Ipv4Addr, Vec<Taken>)>,
     /// Own IPv6 addresses.
     pub v6: Vec<Ipv6Addr>,
+    /// Whether everything from and to own addresses is asked about.
+    pub guard: Guard,
 }
 
 impl Steered {
@@ -50,9 +64,14 @@ impl Steered {
             known.truncate(MAX_TAKEN);
         }
         let v6: BTreeSet<Ipv6Addr> = self.v6.iter().chain(&other.v6).copied().collect();
+        let guard = Guard {
+            on: self.guard.on || other.guard.on,
+            owners: self.guard.owners.clone(),
+        };
         Self {
             v4: v4.into_iter().collect(),
             v6: v6.into_iter().collect(),
+            guard,
         }
     }
 }
@@ -78,12 +97,14 @@ pub fn interfaces(config: &Config, snapshot: &Snapshot) -> Vec<Interface> {
 pub fn survey(
     config: &Config,
     constants: &Constants,
+    book: &Rulebook,
     snapshot: &Snapshot,
     before: &[Endpoints],
     generation: u32,
-) -> Result<(View, Steered)> {
+) -> Result<Surveyed> {
     let interfaces = interfaces(config, snapshot);
-    let policy = rules::compile(&constants.ruleset, &interfaces, generation)?;
+    let compiled = book.compile(&interfaces, &constants.zones, generation)?;
+    let policy = compiled.policy;
     check_management(config, &policy)?;
     let own = snapshot.addresses.own_v4();
     let unicast: Vec<Ipv4Addr> = own
@@ -118,7 +139,27 @@ pub fn survey(
             .map(|addr| (*addr, taken.get(addr).cloned().unwrap_or_default()))
             .collect(),
         v6: snapshot.addresses.own_v6().into_iter().collect(),
+        guard: Guard {
+            on: policy.guards(),
+            owners: policy
+                .owners()
+                .iter()
+                .map(|test| test.uids.clone())
+                .collect(),
+        },
     };
+    let unmatched = rules::unmatched_interfaces(&book.ruleset, &interfaces);
+    let told = compiled.warnings.iter().chain(&unmatched);
+    let mut warnings: Vec<String> = told.map(ToString::to_string).collect();
+    warnings.extend(lockout(config, &policy));
+    let foreign = proxies.iter().filter(|set| !own.contains_key(&set.addr));
+    warnings.extend(foreign.map(|set| {
+        format!(
+            "a rule redirects to {}, which is no address of this box: its connections are refused",
+            set.addr
+        )
+    }));
+    warnings.dedup();
     let ports = config
         .ports
         .iter()
@@ -126,18 +167,40 @@ pub fn survey(
             let link = snapshot.link(&port.interface);
             // Checked at the start. A NIC that is gone sends nothing, and the others go on.
             let mac = link.and_then(|link| link.mac).unwrap_or_default();
-            PortView { mac: MacAddr(mac) }
+            PortView {
+                mac: MacAddr(mac),
+                first_address: link.and_then(|link| snapshot.addresses.primary4(link.ifindex)),
+            }
         })
         .collect();
+    let broadcast = own.iter().filter(|(_, kind)| **kind != Own4::Unicast);
     let view = View {
-        policy,
-        rule_hits: Arc::clone(&constants.rule_hits),
+        policy: Arc::new(policy),
+        rule_hits: Arc::clone(&book.hits),
+        broadcasts: broadcast.map(|(addr, _)| *addr).collect(),
         own: unicast.into_iter().collect(),
         proxies,
         ports,
         marks: constants.marks,
+        listening: Default::default(),
+        keep_established: config.established == Established::Keep,
     };
-    Ok((view, steered))
+    Ok(Surveyed {
+        view,
+        steered,
+        capture: compiled.capture,
+        warnings,
+    })
+}
+
+/// A box that asks rules about what comes to it, and lets nobody in without them.
+fn lockout(config: &Config, policy: &Policy) -> Option<String> {
+    let is_open = !policy.stands(Hook::FilterInput) || !config.management.is_empty();
+    (!is_open).then(|| {
+        "an INPUT chain stands and there is no [[management]] entry: without xtproxyd, or with \
+         rules that forbid it, nobody reaches this box by its ports"
+            .to_owned()
+    })
 }
 
 /// Per own address: proxies' endpoints in both directions, what else rules concern inbound.
@@ -190,9 +253,9 @@ pub fn check_management(config: &Config, policy: &policy::Policy) -> Result<()> 
     Ok(())
 }
 
-/// Checks a ruleset without looking at the box: every interface gets an address, so that
-/// redirects without --on-ip lead somewhere.
-pub fn check(config: &Config, ruleset: &Ruleset) -> Result<()> {
+/// Checks rules without looking at the box: every interface gets an address, so that redirects
+/// without --on-ip lead somewhere. Gives what the administrator should know.
+pub fn check(config: &Config, zones: &Arc<Zones>, book: &Rulebook) -> Result<Vec<String>> {
     let ids = (0..=u8::MAX).map(PortId);
     let interfaces = ids.zip(&config.ports).map(|(port, configured)| Interface {
         name: configured.interface.clone(),
@@ -200,27 +263,16 @@ pub fn check(config: &Config, ruleset: &Ruleset) -> Result<()> {
         first_address: Some(Ipv4Addr::LOCALHOST),
     });
     let interfaces: Vec<Interface> = interfaces.collect();
-    check_management(config, &rules::compile(ruleset, &interfaces, 0)?)
-}
-
-/// What an administrator should know about a ruleset on this box.
-pub fn warnings(config: &Config, constants: &Constants, snapshot: &Snapshot) -> Vec<String> {
-    let interfaces = interfaces(config, snapshot);
-    let unmatched = rules::unmatched_interfaces(&constants.ruleset, &interfaces);
-    let mut warnings: Vec<String> = unmatched.iter().map(ToString::to_string).collect();
-    let own = snapshot.addresses.own_v4();
-    if let Ok(policy) = rules::compile(&constants.ruleset, &interfaces, 0) {
-        let foreign = policy
-            .proxies()
-            .into_iter()
-            .filter(|set| !own.contains_key(&set.addr));
-        warnings.extend(foreign.map(|set| {
-            format!(
-                "a rule redirects to {}, which is no address of this box: its connections are refused",
-                set.addr
-            )
-        }));
-    }
-    warnings.dedup();
-    warnings
+    let compiled = book.compile(&interfaces, zones, 0)?;
+    check_management(config, &compiled.policy)?;
+    let unmatched = rules::unmatched_interfaces(&book.ruleset, &interfaces);
+    let told = compiled.warnings.iter().chain(&unmatched);
+    let told = told.map(ToString::to_string);
+    Ok(book
+        .warnings
+        .iter()
+        .cloned()
+        .chain(told)
+        .chain(lockout(config, &compiled.policy))
+        .collect())
 }

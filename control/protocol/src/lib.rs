@@ -9,21 +9,29 @@
 mod counters;
 mod filter;
 mod flow;
+mod log;
 mod machine;
 mod registration;
 mod reply;
 mod request;
+mod rules;
+mod zones;
 
 pub use counters::Counters;
 pub use filter::{FilterError, FlowFilter, Network, PortRange, proto_name, proto_number};
 pub use flow::{Direction, Flow, FlowKind, FlowState, Path, UnknownName};
+pub use log::{LogEntry, LogKind, LogPacket};
 pub use machine::{
-    Change, DropCount, Example, Port, PortStats, RuleChain, RuleRow, RuleTable, Rules, Stats,
-    Status, Worker, WorkerStats,
+    Change, DropCount, Example, Port, PortStats, Stats, Status, Worker, WorkerStats,
 };
 pub use registration::{FlagName, Registration, RegistrationState};
 pub use reply::{ErrorKind, Failure, Reply};
 pub use request::{Envelope, Request};
+pub use rules::{
+    ExplainStep, Explanation, Probe, RuleChain, RuleRow, RuleTable, Rules, RulesChecked,
+    RulesLoaded, RulesPending,
+};
+pub use zones::{Service, Zone, ZoneMatrix, ZoneReach};
 
 /// The version of the words; a request names it and the daemon refuses another.
 pub const VERSION: u32 = 1;

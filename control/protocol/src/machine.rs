@@ -1,8 +1,8 @@
-//! The daemon, its ports, counters and rules as the control socket tells them.
+//! The daemon, its ports and counters as the control socket tells them.
 
 use serde::{Deserialize, Serialize};
 
-use crate::Counters;
+use crate::{Counters, RulesPending};
 
 /// What the daemon is and does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Status {
     pub ruleset: Option<String>,
     /// The generation of the rules in force.
     pub rule_generation: u32,
+    /// The trial that they are, if they are one.
+    #[serde(default)]
+    pub rules_pending: Option<RulesPending>,
     /// What becomes of transit without the daemon: `closed` or `open`.
     pub on_exit: String,
     /// The host port's interface.
@@ -162,46 +165,4 @@ pub struct Example {
     pub decoded: String,
     /// Its bytes, in hexadecimal.
     pub frame: String,
-}
-
-/// The rules in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
-    /// Their generation.
-    pub generation: u32,
-    /// The tables, in the order of the text.
-    pub tables: Vec<RuleTable>,
-}
-
-/// A table.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleTable {
-    /// Its name, without the star.
-    pub name: String,
-    /// Its chains, in the order of the text.
-    pub chains: Vec<RuleChain>,
-}
-
-/// A chain.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleChain {
-    /// Its name.
-    pub name: String,
-    /// What becomes of what no rule takes; none for a user's chain.
-    pub policy: Option<String>,
-    /// Its rules in order.
-    pub rules: Vec<RuleRow>,
-}
-
-/// A rule.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleRow {
-    /// Its line in the ruleset's file.
-    pub line: u32,
-    /// First packets that matched: a flow's later packets do not ask the rules.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// The rule in canonical words, without the chain: `-p tcp --dport 80 -j TPROXY --on-port 3128`.
-    pub text: String,
 }

@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Flow, Port, Registration, Rules, Stats, Status};
+use crate::{
+    Explanation, Flow, LogEntry, Port, Registration, Rules, RulesChecked, RulesLoaded, Stats,
+    Status, ZoneMatrix,
+};
 
-/// What is answered. One line for one request; only `flows` and
-/// `registrations` come in several lines.
+/// What is answered. One line for one request; only `flows`, `registrations`, `rules` and `log`
+/// come in several lines, and lines of `progress` before what they lead to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
@@ -34,7 +37,40 @@ pub enum Reply {
         count: u64,
     },
     /// To `rules_show`.
-    Rules(Rules),
+    Rules {
+        /// Some of them: see [`Rules::pages`].
+        #[serde(flatten)]
+        rules: Rules,
+        /// Whether another line of this kind follows.
+        #[serde(default)]
+        more: bool,
+    },
+    /// Before the answer to `rules_load` and `rules_check`, any number of times.
+    Progress {
+        /// What is being done, in a word or two.
+        stage: String,
+        /// How much of it is done.
+        done: u64,
+        /// How much there is to do; 0: nobody knows.
+        total: u64,
+    },
+    /// To `rules_load`.
+    RulesLoaded(RulesLoaded),
+    /// To `rules_check`.
+    RulesChecked(RulesChecked),
+    /// To `rules_keep` and `rules_revert`.
+    Done,
+    /// To `rules_explain`.
+    Explained(Explanation),
+    /// To `zones`.
+    Zones(ZoneMatrix),
+    /// To `log`.
+    Log {
+        /// The next entries, oldest first; none is a sign of life.
+        entries: Vec<LogEntry>,
+        /// Whether another line of this kind follows; to one who follows, always.
+        more: bool,
+    },
     /// To `original_destination`.
     OriginalDestination {
         /// The client's true address and port.

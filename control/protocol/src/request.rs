@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ErrorKind, Failure, FlowFilter, VERSION};
+use crate::{ErrorKind, Failure, FlowFilter, Probe, VERSION};
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,55 @@ pub enum Request {
     FlowsFlush,
     /// The rules in force, with their counters.
     RulesShow,
+    /// Puts a ruleset in force, whole or not at all.
+    RulesLoad {
+        /// The file: an absolute path.
+        ruleset: String,
+        /// The file of its sets; without: none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sets: Option<String>,
+        /// A trial: after so many milliseconds the former rules come back, whatever became of
+        /// the client, unless they are kept.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        try_ms: Option<u64>,
+        /// The file that gets the same text, in one step, once it is in force.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replace: Option<String>,
+    },
+    /// Keeps the rules of a trial.
+    RulesKeep {
+        /// The trial's name.
+        ticket: u64,
+    },
+    /// Ends a trial: the former rules come back at once.
+    RulesRevert {
+        /// The trial's name.
+        ticket: u64,
+    },
+    /// Reads and compiles a ruleset as `rules_load` would, and does nothing with it.
+    RulesCheck {
+        /// The file: an absolute path.
+        ruleset: String,
+        /// The file of its sets; without: none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sets: Option<String>,
+    },
+    /// What the rules would do with a packet.
+    RulesExplain {
+        /// The packet.
+        packet: Probe,
+    },
+    /// Zones, services, and who may reach whom.
+    Zones,
+    /// What was logged.
+    Log {
+        /// So many of the latest entries first.
+        #[serde(default)]
+        tail: u32,
+        /// Then what comes, until the client hangs up.
+        #[serde(default)]
+        follow: bool,
+    },
     /// Which address the client of an accepted socket wanted. The socket's file
     /// descriptor travels with the line (`SCM_RIGHTS`).
     OriginalDestination,
@@ -52,7 +101,7 @@ pub enum Request {
 
 impl Request {
     /// The name of every request.
-    pub const NAMES: [&str; 11] = [
+    pub const NAMES: [&str; 18] = [
         "status",
         "ports",
         "stats",
@@ -61,6 +110,13 @@ impl Request {
         "flows_kill",
         "flows_flush",
         "rules_show",
+        "rules_load",
+        "rules_keep",
+        "rules_revert",
+        "rules_check",
+        "rules_explain",
+        "zones",
+        "log",
         "original_destination",
         "registrations",
         "channel",
@@ -148,6 +204,33 @@ mod tests {
             Request::FlowsKill { filter },
             Request::FlowsFlush,
             Request::RulesShow,
+            Request::RulesLoad {
+                ruleset: "/etc/xtproxy/iptables.conf.new".into(),
+                sets: Some("/etc/xtproxy/ipset.conf".into()),
+                try_ms: Some(15_000),
+                replace: Some("/etc/xtproxy/iptables.conf".into()),
+            },
+            Request::RulesKeep { ticket: u64::MAX },
+            Request::RulesRevert { ticket: 1 },
+            Request::RulesCheck {
+                ruleset: "/etc/xtproxy/iptables.conf.new".into(),
+                sets: None,
+            },
+            Request::RulesExplain {
+                packet: Probe {
+                    in_interface: Some("eth1".into()),
+                    src: "192.168.1.9:40000".into(),
+                    dst: "1.2.3.4:80".into(),
+                    proto: "tcp".into(),
+                    mark: Some(1),
+                    ..Probe::default()
+                },
+            },
+            Request::Zones,
+            Request::Log {
+                tail: 100,
+                follow: true,
+            },
             Request::OriginalDestination,
             Request::Registrations,
             Request::Channel,

@@ -1,16 +1,21 @@
-//! A ruleset to a policy: names become numbers.
+//! A ruleset to a policy.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
+use policy::capture::Node;
 use policy::{
-    Action, ChainId, LocalPort, Policy, PortId, PortSet, Program, ProgramError, RuleId, Verdict,
+    ChainId, Entry, Hook, LocalPort, Policy, PortId, Program, ProgramError, RuleId, Zones,
 };
 
-use crate::error::{Fault, Parsed, RuleError, Warning, did_you_mean_or, quoted};
-use crate::grammar;
-use crate::model::{Match, Rule, Ruleset, Table, TableName, Target, Test};
-use crate::place::{Place, Placed};
+use crate::calls::too_long;
+use crate::caution::cautions;
+use crate::error::{Fault, Parsed, RuleError, Warning, quoted};
+use crate::lower::Lowering;
+use crate::matches::Test;
+use crate::model::Ruleset;
+use crate::place::Place;
+use crate::sets::Sets;
 
 /// A configured port, as rules see it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,242 +28,166 @@ pub struct Interface {
     pub first_address: Option<Ipv4Addr>,
 }
 
-/// Makes the policy of a ruleset's `*tproxy` table; without the table it claims nothing.
+/// What the names in a ruleset mean.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    /// The configured ports.
+    pub interfaces: &'a [Interface],
+    /// The sets of the companion file.
+    pub sets: &'a Sets,
+    /// The zones of the configuration.
+    pub zones: &'a Arc<Zones>,
+    /// The number of the user with this name.
+    pub user: &'a dyn Fn(&str) -> Option<u32>,
+    /// The number of the group with this name.
+    pub group: &'a dyn Fn(&str) -> Option<u32>,
+}
+
+/// A ruleset, ready to be asked.
+#[derive(Debug)]
+pub struct Compiled {
+    /// What packets are held against.
+    pub policy: Policy,
+    /// What the box's own connections are held against when a program connects.
+    pub capture: Vec<Node>,
+    /// What has no effect yet, or another one than meant.
+    pub warnings: Vec<Warning>,
+}
+
+/// Makes the policy of a ruleset.
 ///
 /// A rule whose `-i` names none of the interfaces is kept and never matches; see
 /// [`unmatched_interfaces`].
 ///
 /// # Errors
-/// If a jump leads nowhere or in a circle, chains nest too deep, or a packet could
-/// meet too many rules. A ruleset from [`Ruleset::parse`] has none of this.
+/// If a rule names a set, zone, user or group that is not there, or if the rules ask for more than
+/// a policy can hold.
 pub fn compile(
     ruleset: &Ruleset,
-    interfaces: &[Interface],
+    environment: &Environment<'_>,
     generation: u32,
-) -> Result<Policy, RuleError> {
-    let Some(table) = ruleset.table(TableName::Tproxy) else {
-        return Ok(Policy::empty(generation));
-    };
-    let program =
-        program(table, interfaces, generation).map_err(|fault| fault.error(&ruleset.file))?;
-    Policy::new(program).map_err(|error| explained(&error, table).error(&ruleset.file))
+) -> Result<Compiled, RuleError> {
+    let error = |fault: Fault| fault.error(&ruleset.file);
+    let program = program(ruleset, environment, generation).map_err(error)?;
+    let capture = policy::capture::nodes(&program)
+        .map_err(|refusal| error(Fault::new(place_of(ruleset, refusal.rule), refusal.what)))?;
+    let policy = Policy::new(program).map_err(|why| error(explained(&why, ruleset)))?;
+    let warnings = cautions(ruleset)
+        .into_iter()
+        .map(|fault| fault.warning(&ruleset.file))
+        .collect();
+    Ok(Compiled {
+        policy,
+        capture,
+        warnings,
+    })
 }
 
-/// Rules whose `-i` matches none of the interfaces.
+/// Rules whose `-i` or `-o` matches none of the interfaces. `lo` is nobody's to configure.
 #[must_use]
 pub fn unmatched_interfaces(ruleset: &Ruleset, interfaces: &[Interface]) -> Vec<Warning> {
-    let rules = ruleset.tables.iter().flat_map(|table| table.rules());
-    let matches = rules.flat_map(|(_, _, _, rule)| &rule.value.matches);
-    let unmatched = matches.filter_map(|found| match &found.test {
-        Test::InInterface(pattern) if !interfaces.iter().any(|i| pattern.matches(&i.name)) => {
-            let effect = if found.negated { "always" } else { "never" };
-            let message = format!(
-                "{} names no configured port, so this test {effect} holds",
-                quoted(&pattern.to_string())
-            );
-            Some(Fault::new(found.place, message).warning(&ruleset.file))
+    let matches = ruleset
+        .rules()
+        .flat_map(|(_, _, _, _, rule)| &rule.value.matches);
+    let unmatched = matches.filter_map(|found| {
+        let (Test::InInterface(pattern) | Test::OutInterface(pattern)) = &found.test else {
+            return None;
+        };
+        let is_there = |i: &Interface| pattern.matches(&i.name);
+        if pattern.is_any() || pattern.name == "lo" || interfaces.iter().any(is_there) {
+            return None;
         }
-        _ => None,
+        let effect = if found.negated { "always" } else { "never" };
+        let message = format!(
+            "{} names no configured port, so this test {effect} holds",
+            quoted(&pattern.to_string())
+        );
+        Some(Fault::new(found.place, message).warning(&ruleset.file))
     });
     unmatched.collect()
 }
 
-fn program(table: &Table, interfaces: &[Interface], generation: u32) -> Parsed<Program> {
-    let numbers: HashMap<&str, ChainId> = table
-        .chains
-        .iter()
-        .map(|chain| chain.name.as_str())
-        .zip((0..).map(ChainId))
-        .collect();
-    let chains = table
-        .chains
-        .iter()
-        .map(|chain| {
-            chain
-                .rules
-                .iter()
-                .map(|rule| lowered(rule, table, &numbers, interfaces))
-                .collect()
-        })
-        .collect::<Parsed<_>>()?;
-    let ports = interfaces
-        .iter()
-        .map(|i| LocalPort {
-            port: i.port,
-            first_address: i.first_address,
-        })
-        .collect();
-    let fallthrough = table
-        .chains
-        .first()
-        .and_then(|entry| entry.policy)
-        .unwrap_or(Verdict::Accept);
+fn program(ruleset: &Ruleset, environment: &Environment<'_>, generation: u32) -> Parsed<Program> {
+    let mut lowering = Lowering::new(environment);
+    let mut chains = Vec::new();
+    chains.resize_with(ruleset.all_chains().count(), Vec::new);
+    // The tests of sockets' owners that packets are marked with come first.
+    for is_tproxy in [false, true] {
+        lowering.lower(ruleset, is_tproxy, &mut chains)?;
+    }
+    let ports = environment.interfaces.iter().map(|i| LocalPort {
+        port: i.port,
+        first_address: i.first_address,
+    });
     Ok(Program {
         generation,
         chains,
-        fallthrough,
-        ports,
+        entries: entries(ruleset),
+        ports: ports.collect(),
+        sets: lowering.sets,
+        owners: lowering.owners,
+        zones: Arc::clone(environment.zones),
     })
 }
 
-fn lowered(
-    rule: &Rule,
-    table: &Table,
-    chains: &HashMap<&str, ChainId>,
-    interfaces: &[Interface],
-) -> Parsed<policy::Rule> {
-    let mut lowered = policy::Rule::default();
-    for Placed { value, place } in &rule.matches {
-        apply(&mut lowered, value, *place, interfaces)?;
-    }
-    if let Some(target) = &rule.target {
-        lowered.action = match &target.value {
-            Target::Accept => Action::Accept,
-            Target::Drop => Action::Drop,
-            Target::Return => Action::Return,
-            Target::Jump(name) => Action::Jump(callee(name, target.place, table, chains)?),
-            Target::Tproxy { on_port, on_ip } => Action::Redirect {
-                addr: *on_ip,
-                port: on_port.map(Into::into),
-            },
-        };
-    }
-    Ok(lowered)
+/// The built-in chains, in the order of the text.
+fn entries(ruleset: &Ruleset) -> Vec<Entry> {
+    let chains = (0..).map(ChainId).zip(ruleset.all_chains());
+    let built_in = chains.filter_map(|(id, (table, chain))| {
+        let policy = chain.policy?;
+        let is_it = |hook: &Hook| hook.table() == table.as_str() && hook.chain() == chain.name;
+        let hook = Hook::ALL.into_iter().find(is_it)?;
+        Some(Entry {
+            hook,
+            chain: id,
+            policy,
+        })
+    });
+    built_in.collect()
 }
 
-fn apply(
-    rule: &mut policy::Rule,
-    Match { negated, test }: &Match,
-    place: Place,
-    interfaces: &[Interface],
-) -> Parsed<()> {
-    match test {
-        Test::Source(network) => put(&mut rule.source, *network, *negated, place),
-        Test::Destination(network) => put(&mut rule.destination, *network, *negated, place),
-        Test::Protocol(protocol) => put(&mut rule.proto, *protocol, *negated, place),
-        Test::SourcePorts(range) => put(&mut rule.source_ports, *range, *negated, place),
-        Test::DestinationPorts(range) => put(&mut rule.destination_ports, *range, *negated, place),
-        Test::Comment(_) => Ok(()),
-        Test::InInterface(pattern) => {
-            let named: PortSet = interfaces
-                .iter()
-                .filter(|i| pattern.matches(&i.name))
-                .map(|i| i.port)
-                .collect();
-            rule.in_ports = if *negated { named.complement() } else { named };
-            Ok(())
-        }
-    }
+/// Where a rule's target stands, or the rule; the first chain for what is no rule.
+fn place_of(ruleset: &Ruleset, id: RuleId) -> Place {
+    let first = || ruleset.all_chains().next().map(|(_, chain)| chain.place);
+    let rule = ruleset.rule(id).map(|(_, _, rule)| {
+        let target = rule.target.as_ref();
+        target.map_or(rule.place, |target| target.place)
+    });
+    rule.or_else(first).unwrap_or_default()
 }
 
-/// One test per field: the parser gives no more, and a hand-made ruleset must not either.
-fn put<T>(slot: &mut policy::Test<T>, value: T, negated: bool, place: Place) -> Parsed<()> {
-    if !slot.is_any() {
-        return Err(Fault::new(place, "this rule tests one field twice"));
-    }
-    *slot = if negated {
-        policy::Test::Not(value)
-    } else {
-        policy::Test::Is(value)
-    };
-    Ok(())
-}
-
-fn callee(
-    name: &str,
-    place: Place,
-    table: &Table,
-    chains: &HashMap<&str, ChainId>,
-) -> Parsed<ChainId> {
-    if table.name.built_in_chains().contains(&name) {
-        return Err(Fault::new(
-            place,
-            format!("{name} is a built-in chain; only chains of the user can be called"),
-        ));
-    }
-    chains.get(name).copied().ok_or_else(|| {
-        let known = table
-            .chains
-            .iter()
-            .filter(|chain| chain.policy.is_none())
-            .map(|chain| chain.name.as_str());
-        let declare = format!(
-            "declare a chain with a line `:{} - [0:0]`",
-            quoted(name).trim_matches('`')
-        );
-        let near = did_you_mean_or(
-            name,
-            known.chain(grammar::TARGETS.iter().copied()),
-            &declare,
-        );
-        Fault::new(
-            place,
-            format!("there is no target or chain {}{near}", quoted(name)),
-        )
-    })
-}
-
-/// A program's error in the words of the ruleset.
-fn explained(error: &ProgramError, table: &Table) -> Fault {
-    let place = |id: RuleId| {
-        let found = table.rules().find(|(known, ..)| *known == id);
-        found.map_or(
-            table.chains.first().map(|chain| chain.place),
-            |(_, _, _, rule)| {
-                Some(
-                    rule.target
-                        .as_ref()
-                        .map_or(rule.place, |target| target.place),
-                )
-            },
-        )
-    };
-    let place = |id| place(id).unwrap_or_default();
+/// A program's error in the words of the ruleset. Parsing has seen to most of these; a ruleset
+/// that was put together otherwise has not been parsed.
+fn explained(error: &ProgramError, ruleset: &Ruleset) -> Fault {
+    let at = |rule: &RuleId, message: String| Fault::new(place_of(ruleset, *rule), message);
+    let first = || place_of(ruleset, RuleId(u32::MAX));
     match error {
+        ProgramError::NoSuchChain { rule } => at(rule, "this jump leads to no chain".to_owned()),
         ProgramError::Loop { jumps } => {
-            let shown = jumps.get(..8).unwrap_or(jumps);
-            let chain_of = |id: &RuleId| {
-                table
-                    .rules()
-                    .find(|(known, ..)| known == id)
-                    .map(|(_, chain, ..)| chain.name.as_str())
-            };
-            let mut circle: Vec<&str> = shown.iter().filter_map(chain_of).collect();
-            circle.push(if jumps.len() > shown.len() {
-                "..."
-            } else {
-                circle.first().copied().unwrap_or_default()
-            });
-            let last = jumps.last().copied().map(place).unwrap_or_default();
-            Fault::new(
-                last,
-                format!(
-                    "chains call each other in a circle: {}; remove one of the jumps",
-                    circle.join(" -> ")
-                ),
-            )
+            let last = jumps.last().copied().unwrap_or(RuleId(u32::MAX));
+            let message = "chains call each other in a circle; remove one of the jumps";
+            at(&last, message.to_owned())
         }
         ProgramError::TooDeep { rule } => {
-            let message = format!(
-                "chains call chains more than {} deep; flatten them",
-                policy::MAX_NESTING
-            );
-            Fault::new(place(*rule), message)
+            let most = policy::MAX_NESTING;
+            at(
+                rule,
+                format!("chains call chains more than {most} deep; flatten them"),
+            )
         }
-        ProgramError::TooLong => {
-            let first = table
-                .chains
-                .first()
-                .map(|chain| chain.place)
-                .unwrap_or_default();
-            let message = format!(
-                "one packet could be held against more than {} rules; call chains less often",
-                policy::MAX_STEPS
-            );
-            Fault::new(first, message)
+        ProgramError::TooLong => too_long(first()),
+        ProgramError::Misplaced { rule, hook } => {
+            let (table, chain) = (hook.table(), hook.chain());
+            at(
+                rule,
+                format!("this target has no place in {chain} of table {table}; remove it"),
+            )
         }
-        ProgramError::NoSuchChain { rule } => {
-            Fault::new(place(*rule), "this jump leads to no chain")
+        ProgramError::Owners { rule } | ProgramError::NoSuchTest { rule } => {
+            at(rule, error.to_string())
         }
+        ProgramError::TooManyPortSets
+        | ProgramError::EntryTwice(_)
+        | ProgramError::NoSuchEntry(_) => Fault::new(first(), error.to_string()),
     }
 }

@@ -1,205 +1,188 @@
-//! The words of the language: what is understood, and what is known to be iptables'
-//! but not understood yet, so that a message can tell the two from a typing error.
+//! The words of the language that are no module's: general options, and what is known to be
+//! iptables' but is not had here, so that a message can tell it from a typing error.
 
-/// An option of a rule.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Opt {
-    Source,
-    Destination,
-    InInterface,
-    Protocol,
-    SourcePorts,
-    DestinationPorts,
-    Module,
-    Comment,
-    Jump,
-    OnPort,
-    OnIp,
-}
+use crate::option::{OptSpec, flag, plain, tested};
 
-/// How an option is written.
-#[derive(Debug)]
-pub(crate) struct OptSpec {
-    pub(crate) opt: Opt,
-    pub(crate) names: &'static [&'static str],
-    /// What its value is, for messages.
-    pub(crate) wants: &'static str,
-    /// Whether `!` may stand with it.
-    pub(crate) negatable: bool,
-}
-
-const fn tested(opt: Opt, names: &'static [&'static str], wants: &'static str) -> OptSpec {
-    OptSpec {
-        opt,
-        names,
-        wants,
-        negatable: true,
-    }
-}
-
-const fn plain(opt: Opt, names: &'static [&'static str], wants: &'static str) -> OptSpec {
-    OptSpec {
-        opt,
-        names,
-        wants,
-        negatable: false,
-    }
-}
-
-pub(crate) const OPTIONS: &[OptSpec] = &[
+/// Options that need no module.
+pub(crate) const GENERAL: &[OptSpec] = &[
     tested(
-        Opt::Source,
         &["-s", "--source", "--src"],
         "an address or network, as in 192.168.1.0/24",
     ),
     tested(
-        Opt::Destination,
         &["-d", "--destination", "--dst"],
         "an address or network, as in 192.168.1.0/24",
     ),
     tested(
-        Opt::InInterface,
         &["-i", "--in-interface"],
         "an interface name, as in eth1 or eth+",
     ),
     tested(
-        Opt::Protocol,
+        &["-o", "--out-interface"],
+        "an interface name, as in eth1 or eth+",
+    ),
+    tested(
         &["-p", "--protocol", "--proto"],
         "tcp, udp, icmp, all or a number",
     ),
-    tested(
-        Opt::SourcePorts,
-        &["--sport", "--source-port"],
-        "a port or a range, as in 1024:65535",
-    ),
-    tested(
-        Opt::DestinationPorts,
-        &["--dport", "--destination-port"],
-        "a port or a range, as in 80 or 8000:8080",
-    ),
-    plain(Opt::Module, &["-m", "--match"], "tcp, udp or comment"),
-    plain(Opt::Comment, &["--comment"], "a text in double quotes"),
-    plain(Opt::Jump, &["-j", "--jump"], "a target or a chain"),
-    plain(Opt::OnPort, &["--on-port"], "the proxy's port, as in 50080"),
-    plain(Opt::OnIp, &["--on-ip"], "an address of this machine"),
+    OptSpec {
+        negatable: true,
+        ..flag(&["-f", "--fragment", "--fragments"])
+    },
+    plain(&["-m", "--match"], "the name of a match, as in conntrack"),
+    plain(&["-j", "--jump"], "a target or a chain"),
+    plain(&["-g", "--goto"], "a chain"),
+    plain(
+        &["-c", "--set-counters"],
+        "two numbers, packets and bytes, as in -c 0 0",
+    )
+    .of(2),
+    flag(&["-4", "--ipv4"]),
 ];
 
-/// Options of iptables that are not read yet.
-pub(crate) const LATER_OPTIONS: &[&str] = &[
-    "-o",
-    "--out-interface",
-    "-f",
-    "--fragment",
-    "-g",
-    "--goto",
-    "-c",
-    "--set-counters",
-    "-4",
-    "--ipv4",
-    "-6",
-    "--ipv6",
-    "--tproxy-mark",
-    "--icmp-type",
-    "--tcp-flags",
-    "--syn",
-    "--tcp-option",
-    "--sports",
-    "--dports",
-    "--ports",
-    "--ctstate",
-    "--state",
-    "--mark",
-    "--limit",
-    "--limit-burst",
-    "--mac-source",
-    "--to-destination",
-    "--to-source",
-    "--to-ports",
-    "--reject-with",
-    "--log-prefix",
-    "--set-mark",
-    "--src-range",
-    "--dst-range",
-    "--match-set",
+/// Options of iptables that are not had, and what to do about each.
+pub(crate) const NOT_HAD_OPTIONS: &[(&str, &str)] = &[
+    ("-6", "rules here are for IPv4; remove it"),
+    ("--ipv6", "rules here are for IPv4; remove it"),
+    ("--tcp-option", "remove it, or match --tcp-flags"),
+    ("--ctproto", "write -p"),
+    ("--ctorigsrc", "write -s"),
+    (
+        "--ctorigdst",
+        "write -d in the chain that sees the original address",
+    ),
+    ("--ctreplsrc", "write -s"),
+    ("--ctrepldst", "write -d"),
+    ("--ctstatus", "write --ctstate"),
+    ("--ctexpire", "remove it"),
+    ("--ctdir", "match --ctstate NEW for the first direction"),
+    ("--return-nomatch", "remove it"),
+    ("--update-counters", "remove it with its `!`"),
+    ("--update-subcounters", "remove it with its `!`"),
+    ("--packets-eq", "remove it"),
+    ("--packets-lt", "remove it"),
+    ("--packets-gt", "remove it"),
+    ("--bytes-eq", "remove it"),
+    ("--bytes-lt", "remove it"),
+    ("--bytes-gt", "remove it"),
+    ("--suppl-groups", "remove it"),
+    ("--hashlimit-rate-match", "remove it"),
+    ("--hashlimit-rate-interval", "remove it"),
+    (
+        "--connlimit-above",
+        "use -m hashlimit, or [limits] of the configuration",
+    ),
+    (
+        "--connlimit-upto",
+        "use -m hashlimit, or [limits] of the configuration",
+    ),
+    ("--helper", "a proxy reads the protocol here; remove it"),
+    ("--timeout", "set [timeouts] in the configuration"),
+    ("--ctevents", "remove it"),
+    ("--expevents", "remove it"),
+    ("--zone-orig", "remove it"),
+    ("--zone-reply", "remove it"),
+    ("--nfmask", "write --set-xmark VALUE/MASK"),
 ];
 
-/// A module of `-m`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Module {
-    Tcp,
-    Udp,
-    Comment,
+/// Matches of iptables that are not had, and what to do about each.
+pub(crate) const NOT_HAD_MODULES: &[(&str, &str)] = &[
+    ("addrtype", "name the addresses with -d"),
+    ("ah", REMOVE),
+    ("bpf", REMOVE),
+    ("cgroup", "write -m owner in OUTPUT"),
+    ("cluster", REMOVE),
+    ("connbytes", REMOVE),
+    ("connlabel", "mark with -j MARK, match with -m mark"),
+    (
+        "connlimit",
+        "use -m hashlimit for new connections per time, or [limits] of the configuration for flows at once",
+    ),
+    ("connmark", "mark with -j MARK, match with -m mark"),
+    ("cpu", REMOVE),
+    ("dccp", "match -p 33 without ports"),
+    ("devgroup", "name the interfaces with -i"),
+    ("dscp", REMOVE),
+    ("ecn", REMOVE),
+    ("esp", "match -p esp"),
+    (
+        "helper",
+        "a proxy reads the protocol here; redirect to it with -j TPROXY",
+    ),
+    ("ipcomp", REMOVE),
+    ("ipvs", REMOVE),
+    ("length", REMOVE),
+    ("nfacct", "each rule counts; see rules show"),
+    ("osf", REMOVE),
+    ("physdev", "name the interfaces with -i"),
+    ("pkttype", "name the addresses with -d"),
+    ("policy", REMOVE),
+    ("quota", REMOVE),
+    ("rateest", "use -m limit or -m hashlimit"),
+    ("realm", REMOVE),
+    ("recent", "use -m hashlimit"),
+    ("rpfilter", "name the networks of an interface with -s"),
+    ("sctp", "match -p sctp without ports"),
+    ("socket", "write -m tproxy"),
+    ("statistic", REMOVE),
+    (
+        "string",
+        "a proxy reads contents; redirect to it with -j TPROXY",
+    ),
+    ("tcpmss", REMOVE),
+    ("time", "load another ruleset at that time"),
+    ("tos", REMOVE),
+    ("ttl", REMOVE),
+    ("u32", REMOVE),
+    ("udplite", "match -p udplite without ports"),
+];
+
+/// Targets of iptables that are not had, and what to do about each.
+pub(crate) const NOT_HAD_TARGETS: &[(&str, &str)] = &[
+    ("AUDIT", "write -j LOG"),
+    ("CHECKSUM", REMOVE),
+    ("CLASSIFY", REMOVE),
+    ("CLUSTERIP", REMOVE),
+    ("CONNMARK", "write -j MARK"),
+    ("CONNSECMARK", REMOVE),
+    ("DSCP", REMOVE),
+    ("ECN", REMOVE),
+    ("HMARK", REMOVE),
+    ("IDLETIMER", REMOVE),
+    ("LED", REMOVE),
+    ("MIRROR", REMOVE),
+    ("NFLOG", "write -j LOG"),
+    ("NFQUEUE", "redirect to a proxy with -j TPROXY"),
+    ("QUEUE", "redirect to a proxy with -j TPROXY"),
+    ("RATEEST", REMOVE),
+    ("SAME", "write -j SNAT"),
+    ("SECMARK", REMOVE),
+    ("SET", "change the sets file instead"),
+    (
+        "SYNPROXY",
+        "a proxy's own listener answers SYNs; write -j TPROXY",
+    ),
+    ("TCPMSS", REMOVE),
+    ("TCPOPTSTRIP", REMOVE),
+    ("TEE", REMOVE),
+    ("TOS", REMOVE),
+    ("TRACE", "ask `xtproxy rules explain` instead"),
+    ("TTL", REMOVE),
+    ("ULOG", "write -j LOG"),
+];
+
+const REMOVE: &str = "remove it";
+
+/// Tables of iptables that are not had.
+pub(crate) const NOT_HAD_TABLES: &[&str] = &["security"];
+
+/// What to do about a word that is not had.
+pub(crate) fn cure(words: &[(&str, &'static str)], word: &str) -> Option<&'static str> {
+    words
+        .iter()
+        .find(|(known, _)| *known == word)
+        .map(|(_, cure)| *cure)
 }
-
-pub(crate) const MODULES: &[(&str, Module)] = &[
-    ("tcp", Module::Tcp),
-    ("udp", Module::Udp),
-    ("comment", Module::Comment),
-];
-
-pub(crate) const LATER_MODULES: &[&str] = &[
-    "addrtype",
-    "connbytes",
-    "connlimit",
-    "connmark",
-    "conntrack",
-    "dscp",
-    "hashlimit",
-    "helper",
-    "icmp",
-    "iprange",
-    "length",
-    "limit",
-    "mac",
-    "mark",
-    "multiport",
-    "owner",
-    "physdev",
-    "pkttype",
-    "recent",
-    "set",
-    "socket",
-    "state",
-    "statistic",
-    "string",
-    "tcpmss",
-    "time",
-    "tos",
-    "tproxy",
-    "ttl",
-    "u32",
-];
-
-/// Targets that are built in; none may be the name of a chain.
-pub(crate) const TARGETS: &[&str] = &["ACCEPT", "DROP", "RETURN", "TPROXY"];
-
-pub(crate) const LATER_TARGETS: &[&str] = &[
-    "CLASSIFY",
-    "CONNMARK",
-    "CT",
-    "DNAT",
-    "DSCP",
-    "LOG",
-    "MARK",
-    "MASQUERADE",
-    "NETMAP",
-    "NFLOG",
-    "NFQUEUE",
-    "NOTRACK",
-    "QUEUE",
-    "REDIRECT",
-    "REJECT",
-    "SAME",
-    "SET",
-    "SNAT",
-    "TCPMSS",
-    "TOS",
-    "TRACE",
-    "TTL",
-    "ULOG",
-];
-
-pub(crate) const LATER_TABLES: &[&str] = &["filter", "nat", "mangle", "raw", "security"];
 
 /// Chains that other tables have built in; no chain of the user may take their place.
 pub(crate) const BUILT_IN_CHAINS: &[&str] =
@@ -257,7 +240,3 @@ pub(crate) const CHAIN_NAME_BYTES: usize = 28;
 pub(crate) const INTERFACE_NAME_BYTES: usize = 15;
 /// The longest comment, in bytes, as in iptables.
 pub(crate) const COMMENT_BYTES: usize = 255;
-
-pub(crate) fn option(word: &str) -> Option<&'static OptSpec> {
-    OPTIONS.iter().find(|spec| spec.names.contains(&word))
-}

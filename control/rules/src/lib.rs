@@ -6,7 +6,7 @@
 //! Never here: I/O, name lookups, clocks.
 //!
 //! ```
-//! use rules::{Interface, Ruleset, compile};
+//! use rules::{Environment, Interface, Ruleset, Sets, compile};
 //!
 //! let text = "\
 //! *tproxy
@@ -20,9 +20,16 @@
 //!     port: policy::PortId(0),
 //!     first_address: Some([192, 168, 1, 1].into()),
 //! };
-//! let policy = compile(&ruleset, &[eth1], 1)?;
+//! let environment = Environment {
+//!     interfaces: &[eth1],
+//!     sets: &Sets::default(),
+//!     zones: &policy::Zones::none().into(),
+//!     user: &|_| None,
+//!     group: &|_| None,
+//! };
+//! let compiled = compile(&ruleset, &environment, 1)?;
 //! assert!(warnings.is_empty());
-//! assert_eq!(policy.proxies()[0].ports, 50080..=50080);
+//! assert_eq!(compiled.policy.proxies()[0].ports, 50080..=50080);
 //! # Ok::<(), rules::RuleError>(())
 //! ```
 
@@ -36,23 +43,33 @@
     )
 )]
 
+mod calls;
+mod caution;
 mod compile;
 mod error;
+mod fitness;
 mod grammar;
 mod lexer;
+mod lower;
+mod matches;
 mod model;
+mod option;
 mod parser;
 mod place;
 mod print;
+mod rows;
 mod rule;
+mod sets;
 mod settle;
 mod table;
+mod targets;
 mod value;
 
-pub use compile::{Interface, compile, unmatched_interfaces};
+pub use compile::{Compiled, Environment, Interface, compile, unmatched_interfaces};
 pub use error::{RuleError, Warning};
-pub use model::{
-    Chain, Counters, InterfacePattern, Match, Rule, Ruleset, Table, TableName, Target, Test,
-};
+pub use matches::{HashLimit, IcmpType, Limit, MatchSet, MultiPorts, Period, Test, Who};
+pub use model::{Chain, Counters, InterfacePattern, Match, Rule, Ruleset, Table, TableName};
 pub use place::{Place, Placed};
-pub use print::Row;
+pub use rows::{ChainRow, Row};
+pub use sets::Sets;
+pub use targets::{Log, Masquerade, NatRange, Target};

@@ -1,13 +1,13 @@
 //! A ruleset as plain data.
 
-use std::net::Ipv4Addr;
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
-use policy::{Network, PortRange, RuleId, Verdict};
+use policy::{RuleId, Verdict};
 use wire::Protocol;
 
+use crate::matches::Test;
 use crate::place::Placed;
+use crate::targets::Target;
 
 /// All tables of one text.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,8 +21,16 @@ pub struct Ruleset {
 /// The tables that rules can be written for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TableName {
+    /// What comes before everything: which packets need no flow.
+    Raw,
+    /// Marks.
+    Mangle,
     /// Redirection of connections to local proxies.
     Tproxy,
+    /// Translation of addresses.
+    Nat,
+    /// What may pass.
+    Filter,
 }
 
 /// A table.
@@ -76,25 +84,6 @@ pub struct Match {
     pub test: Test,
 }
 
-/// What a match asks. The order is that of printing.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Test {
-    /// `-s`
-    Source(Network),
-    /// `-d`
-    Destination(Network),
-    /// `-i`
-    InInterface(InterfacePattern),
-    /// `-p`
-    Protocol(Protocol),
-    /// `--sport`
-    SourcePorts(PortRange),
-    /// `--dport`
-    DestinationPorts(PortRange),
-    /// `-m comment --comment`: always holds.
-    Comment(String),
-}
-
 /// An interface name, or the beginning of names (`eth+`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InterfacePattern {
@@ -102,26 +91,6 @@ pub struct InterfacePattern {
     pub name: String,
     /// Whether anything may follow.
     pub prefix: bool,
-}
-
-/// What a rule does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Target {
-    /// Leaves the packet alone.
-    Accept,
-    /// Drops it.
-    Drop,
-    /// Goes back to the calling chain, or in a built-in chain to its policy.
-    Return,
-    /// Calls a user chain.
-    Jump(String),
-    /// Redirects to a local proxy.
-    Tproxy {
-        /// The proxy's port; none keeps the destination port.
-        on_port: Option<NonZeroU16>,
-        /// The proxy's address; none is the first of the ingress interface.
-        on_ip: Option<Ipv4Addr>,
-    },
 }
 
 impl InterfacePattern {
@@ -134,17 +103,33 @@ impl InterfacePattern {
             interface == self.name
         }
     }
+
+    /// Whether it is `+` alone: every interface, and none at all.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.prefix && self.name.is_empty()
+    }
 }
 
 impl TableName {
     /// Every table.
-    pub const ALL: [Self; 1] = [Self::Tproxy];
+    pub const ALL: [Self; 5] = [
+        Self::Raw,
+        Self::Mangle,
+        Self::Tproxy,
+        Self::Nat,
+        Self::Filter,
+    ];
 
     /// The name as it is written.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Raw => "raw",
+            Self::Mangle => "mangle",
             Self::Tproxy => "tproxy",
+            Self::Nat => "nat",
+            Self::Filter => "filter",
         }
     }
 
@@ -152,7 +137,20 @@ impl TableName {
     #[must_use]
     pub const fn built_in_chains(self) -> &'static [&'static str] {
         match self {
-            Self::Tproxy => &["PREROUTING", "OUTPUT"],
+            Self::Raw | Self::Tproxy => &["PREROUTING", "OUTPUT"],
+            Self::Mangle => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
+            Self::Nat => &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"],
+            Self::Filter => &["INPUT", "FORWARD", "OUTPUT"],
+        }
+    }
+
+    /// The policy of a built-in chain that the text does not declare.
+    #[must_use]
+    pub fn default_policy(self, chain: &str) -> Verdict {
+        if self == Self::Filter && chain == "FORWARD" {
+            Verdict::Drop
+        } else {
+            Verdict::Accept
         }
     }
 }
@@ -163,21 +161,45 @@ impl Ruleset {
     pub fn table(&self, name: TableName) -> Option<&Placed<Table>> {
         self.tables.iter().find(|table| table.name == name)
     }
-}
 
-impl Table {
-    /// Every rule with its chain, its number in the chain (from 1) and its [`RuleId`].
-    pub fn rules(&self) -> impl Iterator<Item = (RuleId, &Chain, usize, &Placed<Rule>)> {
-        let chained = self.chains.iter().flat_map(|chain| {
+    /// Every chain with its table.
+    pub(crate) fn all_chains(&self) -> impl Iterator<Item = (TableName, &Placed<Chain>)> {
+        self.tables
+            .iter()
+            .flat_map(|table| table.chains.iter().map(|chain| (table.name, chain)))
+    }
+
+    /// Every rule with its table, its chain, its number in the chain (from 1) and its [`RuleId`].
+    pub fn rules(&self) -> impl Iterator<Item = (RuleId, TableName, &Chain, usize, &Placed<Rule>)> {
+        let chained = self.all_chains().flat_map(|(table, chain)| {
             let chain = &chain.value;
             (1..)
                 .zip(&chain.rules)
-                .map(move |(number, rule)| (chain, number, rule))
+                .map(move |(number, rule)| (table, chain, number, rule))
         });
         (0..)
             .map(RuleId)
             .zip(chained)
-            .map(|(id, (chain, number, rule))| (id, chain, number, rule))
+            .map(|(id, (table, chain, number, rule))| (id, table, chain, number, rule))
+    }
+
+    /// How many rules it has; the [`RuleId`]s of policies begin here.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.all_chains().map(|(_, chain)| chain.rules.len()).sum()
+    }
+
+    /// The rule of this number, with its table and chain.
+    #[must_use]
+    pub fn rule(&self, id: RuleId) -> Option<(TableName, &Chain, &Placed<Rule>)> {
+        let mut left = usize::try_from(id.0).ok()?;
+        for (table, chain) in self.all_chains() {
+            match chain.rules.get(left) {
+                Some(rule) => return Some((table, &chain.value, rule)),
+                None => left = left.saturating_sub(chain.rules.len()),
+            }
+        }
+        None
     }
 }
 

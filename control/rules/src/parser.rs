@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::compile::compile;
+use crate::calls;
 use crate::error::{Fault, Parsed, RuleError, Warning, did_you_mean_or, quoted};
 use crate::grammar;
 use crate::lexer::{Word, words};
@@ -13,24 +13,40 @@ use crate::table::{Open, no_more};
 /// How many rules a text may hold, those that lists of addresses stand for included.
 const MAX_RULES: usize = 1 << 20;
 
+/// After how many lines the caller hears how far it has got.
+const STRIDE: usize = 1024;
+
 impl Ruleset {
     /// Reads a text as iptables-save writes it. All of it is checked: jumps lead to
-    /// chains, and no chain calls itself.
+    /// chains, no chain calls itself, and every match and target can stand where packets
+    /// meet it.
     ///
     /// # Errors
     /// The first thing that is wrong with the text.
     pub fn parse(file_name: &str, text: &str) -> Result<(Self, Vec<Warning>), RuleError> {
+        Self::parse_with(file_name, text, &mut |_, _| {})
+    }
+
+    /// The same, and tells now and then how many lines of how many are done.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with the text.
+    pub fn parse_with(
+        file_name: &str,
+        text: &str,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(Self, Vec<Warning>), RuleError> {
         let file: Arc<str> = file_name.into();
         let mut parser = Parser::default();
-        let tables = parser.text(text).map_err(|fault| fault.error(&file))?;
+        let tables = parser
+            .text(text, progress)
+            .map_err(|fault| fault.error(&file))?;
         let warnings = parser
             .warnings
             .into_iter()
             .map(|fault| fault.warning(&file))
             .collect();
-        let ruleset = Self { file, tables };
-        compile(&ruleset, &[], 0)?;
-        Ok((ruleset, warnings))
+        Ok((Self { file, tables }, warnings))
     }
 }
 
@@ -44,14 +60,24 @@ struct Parser {
 }
 
 impl Parser {
-    fn text(&mut self, text: &str) -> Parsed<Vec<Placed<Table>>> {
+    fn text(
+        &mut self,
+        text: &str,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Parsed<Vec<Placed<Table>>> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        for (number, line) in (1..).zip(text.split('\n')) {
+        let total = text.split('\n').count();
+        let far = |lines: usize| u64::try_from(lines).unwrap_or(u64::MAX);
+        for (done, (number, line)) in (1..).zip(text.split('\n')).enumerate() {
+            if done % STRIDE == 0 {
+                progress(far(done), far(total));
+            }
             let line = line.strip_suffix('\r').unwrap_or(line);
             if !line.trim_start_matches([' ', '\t']).starts_with('#') {
                 self.line(&words(line, number)?)?;
             }
         }
+        progress(far(total), far(total));
         match self.open.take() {
             None => Ok(std::mem::take(&mut self.tables)),
             Some(open) => {
@@ -79,19 +105,18 @@ impl Parser {
                 );
                 Err(Fault::new(first.place, message))
             }
-            Some(open) if names_chain && !first.quoted => {
-                let warning = open.declare(first, rest)?;
-                self.warnings.extend(warning);
-                Ok(())
-            }
+            Some(open) if names_chain && !first.quoted => open.declare(first, rest),
             Some(_) if first.is("COMMIT") => {
                 no_more(rest, "COMMIT")?;
-                self.tables.extend(self.open.take().map(|open| open.table));
+                if let Some(open) = self.open.take() {
+                    calls::check(&open.table)?;
+                    self.tables.push(open.table);
+                }
                 Ok(())
             }
             Some(open) => {
                 let added = open.append(first, rest)?;
-                self.warnings.extend(added.warning);
+                self.warnings.extend(added.warnings);
                 self.rules = self.rules.saturating_add(added.rules);
                 if self.rules > MAX_RULES {
                     return Err(Fault::new(
@@ -110,17 +135,15 @@ impl Parser {
             .into_iter()
             .find(|table| table.as_str() == name);
         let Some(table) = known else {
-            let message = if grammar::LATER_TABLES.contains(&name) {
-                format!(
-                    "table {} is not supported yet; remove it, nothing of this text is applied",
-                    quoted(name)
-                )
+            let message = if grammar::NOT_HAD_TABLES.contains(&name) {
+                format!("table {} is not had here; remove it", quoted(name))
             } else {
-                let names = TableName::ALL
-                    .iter()
-                    .map(|table| table.as_str())
-                    .chain(grammar::LATER_TABLES.iter().copied());
-                let cure = did_you_mean_or(name, names, "the table here is *tproxy");
+                let names = TableName::ALL.iter().map(|table| table.as_str());
+                let cure = did_you_mean_or(
+                    name,
+                    names,
+                    "there are *raw, *mangle, *tproxy, *nat and *filter",
+                );
                 format!("unknown table {}{cure}", quoted(name))
             };
             return Err(Fault::new(word.place, message));

@@ -3,97 +3,92 @@
 use std::fmt;
 
 use policy::{Network, PortRange, RuleId, Verdict};
-use wire::Protocol;
 
-use crate::model::{Counters, InterfacePattern, Match, Rule, Ruleset, Table, Target, Test};
-use crate::place::Place;
-
-/// A rule as a list shows it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Row {
-    /// The table.
-    pub table: &'static str,
-    /// The chain.
-    pub chain: String,
-    /// The rule's number in its chain, from 1.
-    pub number: usize,
-    /// Its number in the policy, under which counters are kept.
-    pub id: RuleId,
-    /// Where it was written.
-    pub place: Place,
-    /// What follows `-A CHAIN` in the text; empty for a rule that matches everything and only counts.
-    pub text: String,
-}
+use crate::matches::{is_same_mention, module_of};
+use crate::model::{Chain, Counters, InterfacePattern, Rule, Ruleset};
+use crate::place::Placed;
 
 impl Ruleset {
-    /// Every rule, in the order of [`RuleId`].
-    pub fn rows(&self) -> impl Iterator<Item = Row> {
-        self.tables.iter().flat_map(|table| {
-            table.rules().map(|(id, chain, number, rule)| Row {
-                table: table.name.as_str(),
-                chain: chain.name.clone(),
-                number,
-                id,
-                place: rule.place,
-                text: rule.value.to_string(),
-            })
-        })
-    }
-
-    /// The text with the counters that `of` knows in place of those that were read.
-    pub fn save(&self, of: impl Fn(RuleId) -> Counters) -> String {
-        let table = |table: &Table| {
-            Save {
-                table,
-                counters: |id, _: &Rule| Some(of(id)),
-            }
-            .to_string()
+    /// The text with the counters that `counters` knows, packets and bytes, in place of those that
+    /// were read. It is asked for the chains' policies too, by the numbers that they have in
+    /// [`Ruleset::chains`].
+    pub fn save(&self, counters: impl Fn(RuleId) -> (u64, u64)) -> String {
+        let of = |id: RuleId| {
+            let (packets, bytes) = counters(id);
+            Counters { packets, bytes }
         };
-        self.tables.iter().map(|placed| table(placed)).collect()
+        let save = Save {
+            ruleset: self,
+            rule: |id, _: &Rule| Some(of(id)),
+            chain: |id: Option<RuleId>, _: &Chain| id.map_or_else(Counters::default, of),
+        };
+        save.to_string()
     }
 }
 
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.tables.iter().try_for_each(|table| {
-            Save {
-                table,
-                counters: |_, rule: &Rule| rule.counters,
-            }
-            .fmt(f)
-        })
+        let save = Save {
+            ruleset: self,
+            rule: |_, rule: &Rule| rule.counters,
+            chain: |_, chain: &Chain| chain.counters,
+        };
+        save.fmt(f)
     }
 }
 
-struct Save<'a, F> {
-    table: &'a Table,
-    counters: F,
+struct Save<'a, R, C> {
+    ruleset: &'a Ruleset,
+    rule: R,
+    chain: C,
 }
 
-impl<F: Fn(RuleId, &Rule) -> Option<Counters>> fmt::Display for Save<'_, F> {
+impl<R, C> fmt::Display for Save<'_, R, C>
+where
+    R: Fn(RuleId, &Rule) -> Option<Counters>,
+    C: Fn(Option<RuleId>, &Chain) -> Counters,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "*{}", self.table.name.as_str())?;
-        for chain in &self.table.chains {
-            let policy = match chain.policy {
-                None => "-",
-                Some(Verdict::Accept) => "ACCEPT",
-                Some(Verdict::Drop) => "DROP",
-            };
-            writeln!(f, ":{} {policy} {}", chain.name, chain.counters)?;
+        let mut chains = self.ruleset.chains();
+        let mut ids = (0..).map(RuleId);
+        for table in &self.ruleset.tables {
+            writeln!(f, "*{}", table.name.as_str())?;
+            for (chain, shown) in table.chains.iter().zip(&mut chains) {
+                let policy = match chain.policy {
+                    None => "-",
+                    Some(Verdict::Accept) => "ACCEPT",
+                    Some(Verdict::Drop) => "DROP",
+                };
+                let counters = (self.chain)(shown.policy_id, chain);
+                writeln!(f, ":{} {policy} {counters}", chain.name)?;
+            }
+            for chain in &table.chains {
+                self.rules(f, chain, &mut ids)?;
+            }
+            writeln!(f, "COMMIT")?;
         }
-        for (id, chain, _, rule) in self.table.rules() {
-            if let Some(counters) = (self.counters)(id, rule) {
+        Ok(())
+    }
+}
+
+impl<R: Fn(RuleId, &Rule) -> Option<Counters>, C> Save<'_, R, C> {
+    fn rules(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        chain: &Placed<Chain>,
+        ids: &mut impl Iterator<Item = RuleId>,
+    ) -> fmt::Result {
+        for (rule, id) in chain.rules.iter().zip(ids) {
+            if let Some(counters) = (self.rule)(id, rule) {
                 write!(f, "{counters} ")?;
             }
             write!(f, "-A {}", chain.name)?;
-            let text = rule.value.to_string();
-            if text.is_empty() {
-                writeln!(f)?
-            } else {
-                writeln!(f, " {text}")?
+            if !rule.matches.is_empty() || rule.target.is_some() {
+                f.write_str(" ")?;
             }
+            writeln!(f, "{}", rule.value)?;
         }
-        writeln!(f, "COMMIT")
+        Ok(())
     }
 }
 
@@ -107,52 +102,23 @@ impl fmt::Display for Rule {
     /// Matches and target, without `-A CHAIN`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut between = "";
-        let mut ports_begun = false;
+        let mut before = None;
         for found in &self.matches {
             f.write_str(between)?;
             between = " ";
-            if matches!(found.test, Test::SourcePorts(_) | Test::DestinationPorts(_))
-                && !ports_begun
-            {
-                ports_begun = true;
-                write!(f, "-m {} ", self.protocol().unwrap_or(Protocol::TCP))?;
+            let place = module_of(&found.test, self.protocol());
+            if let Some(this) = place.filter(|this| !is_same_mention(before, *this)) {
+                write!(f, "-m {}", this.0.name())?;
+                if !this.0.options().is_empty() {
+                    f.write_str(" ")?;
+                }
             }
+            before = place;
             write!(f, "{}", found.value)?;
         }
         match &self.target {
-            Some(target) => write!(f, "{between}-j {}", target.value),
+            Some(target) => write!(f, "{between}{}", target.value),
             None => Ok(()),
-        }
-    }
-}
-
-impl fmt::Display for Match {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let not = if self.negated { "! " } else { "" };
-        match &self.test {
-            Test::Source(network) => write!(f, "{not}-s {}", Cidr(*network)),
-            Test::Destination(network) => write!(f, "{not}-d {}", Cidr(*network)),
-            Test::InInterface(pattern) => write!(f, "{not}-i {}", Quoted(&pattern.to_string())),
-            Test::Protocol(protocol) => write!(f, "{not}-p {protocol}"),
-            Test::SourcePorts(range) => write!(f, "{not}--sport {}", Ports(*range)),
-            Test::DestinationPorts(range) => write!(f, "{not}--dport {}", Ports(*range)),
-            Test::Comment(text) => write!(f, "-m comment --comment {}", Quoted(text)),
-        }
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Accept => f.write_str("ACCEPT"),
-            Self::Drop => f.write_str("DROP"),
-            Self::Return => f.write_str("RETURN"),
-            Self::Jump(chain) => Quoted(chain).fmt(f),
-            Self::Tproxy { on_port, on_ip } => {
-                f.write_str("TPROXY")?;
-                on_port.map_or(Ok(()), |port| write!(f, " --on-port {port}"))?;
-                on_ip.map_or(Ok(()), |addr| write!(f, " --on-ip {addr}"))
-            }
         }
     }
 }
@@ -163,7 +129,8 @@ impl fmt::Display for InterfacePattern {
     }
 }
 
-struct Cidr(Network);
+/// A network with its mask.
+pub(crate) struct Cidr(pub(crate) Network);
 
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -174,7 +141,8 @@ impl fmt::Display for Cidr {
     }
 }
 
-struct Ports(PortRange);
+/// A port, or two with a colon.
+pub(crate) struct Ports(pub(crate) PortRange);
 
 impl fmt::Display for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,7 +156,7 @@ impl fmt::Display for Ports {
 }
 
 /// A word, in quotes if it could be read as anything else.
-struct Quoted<'a>(&'a str);
+pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

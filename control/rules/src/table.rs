@@ -9,6 +9,8 @@ use crate::grammar;
 use crate::lexer::Word;
 use crate::model::{Chain, Counters, Table, TableName};
 use crate::place::{Place, Placed};
+use crate::rule::Scope;
+use crate::targets::Kind;
 use crate::{rule, value};
 
 /// A table that has begun and has no COMMIT yet.
@@ -37,24 +39,22 @@ pub(crate) fn no_more(rest: &[Word], after: &str) -> Parsed<()> {
 /// What one line has added.
 pub(crate) struct Added {
     pub(crate) rules: usize,
-    pub(crate) warning: Option<Fault>,
+    pub(crate) warnings: Vec<Fault>,
 }
 
 impl Open {
     /// A table with its built-in chains, which it has whether or not the text declares them.
     pub(crate) fn new(name: TableName, place: Place) -> Self {
+        let table_name = name;
         let names = || name.built_in_chains().iter().map(|name| (*name).to_owned());
-        let (policy, counters) = (Some(Verdict::Accept), Counters::default());
-        let chain = |name| {
-            Placed::new(
-                Chain {
-                    name,
-                    policy,
-                    counters,
-                    rules: Vec::new(),
-                },
-                place,
-            )
+        let chain = |name: String| {
+            let chain = Chain {
+                policy: Some(table_name.default_policy(&name)),
+                name,
+                counters: Counters::default(),
+                rules: Vec::new(),
+            };
+            Placed::new(chain, place)
         };
         let table = Table {
             name,
@@ -78,7 +78,7 @@ impl Open {
     }
 
     /// `:CHAIN POLICY [packets:bytes]`
-    pub(crate) fn declare(&mut self, word: &Word, rest: &[Word]) -> Parsed<Option<Fault>> {
+    pub(crate) fn declare(&mut self, word: &Word, rest: &[Word]) -> Parsed<()> {
         let name = word.text.strip_prefix(':').unwrap_or_default();
         self.check_name(name, word.place)?;
         let mut rest = rest.iter();
@@ -106,10 +106,14 @@ impl Open {
             };
             self.chains.insert(name.to_owned(), self.table.chains.len());
             self.table.value.chains.push(Placed::new(chain, word.place));
-            return Ok(None);
+            return Ok(());
         }
         let verdict = match policy.text.as_str() {
             "ACCEPT" => Verdict::Accept,
+            "DROP" if self.table.name == TableName::Nat => {
+                let message = "table nat does not filter; write ACCEPT here and DROP in *filter";
+                return Err(Fault::new(policy.place, message));
+            }
             "DROP" => Verdict::Drop,
             other => {
                 let near = did_you_mean(other, ["ACCEPT", "DROP"]);
@@ -126,13 +130,15 @@ impl Open {
             chain.value.policy = Some(verdict);
             chain.value.counters = counters;
         }
-        let idle = name == "OUTPUT" && verdict == Verdict::Drop;
-        Ok(idle.then(|| {
-            Fault::new(
-                policy.place,
-                "the policy DROP of OUTPUT has no effect yet; write ACCEPT",
-            )
-        }))
+        Ok(())
+    }
+
+    fn no_such_built_in(&self, name: &str) -> String {
+        let own = self.table.name.built_in_chains().join(", ");
+        format!(
+            "table {} has no chain {name}; it has {own}, and chains of the user",
+            self.table.name.as_str()
+        )
     }
 
     fn check_name(&mut self, name: &str, place: Place) -> Parsed<()> {
@@ -153,12 +159,8 @@ impl Open {
         } else if built_in {
             return Ok(());
         } else if grammar::BUILT_IN_CHAINS.contains(&name) {
-            let own = self.table.name.built_in_chains().join(" and ");
-            format!(
-                "table {} has no chain {name}; it has {own}, and chains of the user",
-                self.table.name.as_str()
-            )
-        } else if grammar::TARGETS.contains(&name) {
+            self.no_such_built_in(name)
+        } else if Kind::of(name).is_some() {
             format!("{name} is a target and cannot be the name of a chain")
         } else if name.is_empty() {
             "the name of the chain is missing, as in :PREROUTING ACCEPT [0:0] or :mine - [0:0]"
@@ -197,12 +199,6 @@ impl Open {
             )
         };
         let (name, rest) = rest.split_first().ok_or_else(wants)?;
-        if name.text == "OUTPUT" {
-            return Err(Fault::new(
-                name.place,
-                "rules in OUTPUT are not supported yet; only PREROUTING and chains of the user",
-            ));
-        }
         let declared = |name: &str| self.chains.contains_key(name);
         if !declared(&name.text) {
             let near = did_you_mean(
@@ -210,6 +206,9 @@ impl Open {
                 self.table.chains.iter().map(|chain| chain.name.as_str()),
             );
             let shown = quoted(&name.text);
+            if grammar::BUILT_IN_CHAINS.contains(&name.text.as_str()) {
+                return Err(Fault::new(name.place, self.no_such_built_in(&name.text)));
+            }
             let message = format!("chain {shown} is not declared before its first rule{near}");
             let cure = if near.is_empty() {
                 format!("; add a line `:{} - [0:0]`", shown.trim_matches('`'))
@@ -218,10 +217,17 @@ impl Open {
             };
             return Err(Fault::new(name.place, message + &cure));
         }
-        let line = rule::parse(command.place, counters, rest, declared)?;
+        let scope = Scope {
+            table: self.table.name,
+            chain: &name.text,
+            is_built_in: self.is_built_in(&name.text),
+            place: command.place,
+            counters,
+        };
+        let line = rule::parse(scope, rest, declared)?;
         let added = Added {
             rules: line.rules.len(),
-            warning: line.warning,
+            warnings: line.warnings,
         };
         if let Some(chain) = self.chain(&name.text) {
             chain.value.rules.extend(line.rules);

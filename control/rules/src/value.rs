@@ -1,4 +1,4 @@
-//! The values of options.
+//! The values of options that several modules share.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU16;
@@ -6,14 +6,14 @@ use std::num::NonZeroU16;
 use policy::{Network, PortRange, WIDEST};
 use wire::Protocol;
 
-use crate::error::{Fault, Parsed, did_you_mean_or, quoted};
+use crate::error::{Fault, Parsed, did_you_mean_or, is_printable, quoted};
 use crate::grammar;
 use crate::lexer::Word;
 use crate::model::{Counters, InterfacePattern};
 use crate::place::{Place, Placed};
 
 /// Digits only: no sign, no spaces, and no leading zero, which some programs read as octal.
-fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
+pub(crate) fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
     let plain =
         text.bytes().all(|b| b.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
@@ -41,7 +41,7 @@ fn not_an_address(text: &str, place: Place) -> Fault {
         "an address is missing here, as in 192.168.1.1".to_owned()
     } else if text.contains(':') {
         format!(
-            "{} is an IPv6 address; this table is for IPv4",
+            "{} is an IPv6 address; rules here are for IPv4",
             quoted(text)
         )
     } else if text.contains(|c: char| c.is_ascii_alphabetic()) {
@@ -58,7 +58,7 @@ fn not_an_address(text: &str, place: Place) -> Fault {
     Fault::new(place, message)
 }
 
-fn network(text: &str, place: Place) -> Parsed<Network> {
+pub(crate) fn network(text: &str, place: Place) -> Parsed<Network> {
     let Some((addr, mask)) = text.split_once('/') else {
         return address(text, place).map(|addr| Network::new(addr, Ipv4Addr::BROADCAST));
     };
@@ -106,11 +106,11 @@ pub(crate) fn networks(word: &Word) -> Parsed<Vec<Placed<Network>>> {
         .collect()
 }
 
-fn port(text: &str, place: Place) -> Parsed<u16> {
+pub(crate) fn port(text: &str, place: Place) -> Parsed<u16> {
     number(text).ok_or_else(|| {
         let message = if text.contains(',') {
             format!(
-                "{} is a list; write one rule for each port or range",
+                "{} is a list; write -m multiport --dports for it, or one rule for each port",
                 quoted(text)
             )
         } else if text.starts_with(|c: char| c.is_ascii_alphabetic()) {
@@ -134,23 +134,27 @@ fn port(text: &str, place: Place) -> Parsed<u16> {
 }
 
 pub(crate) fn ports(word: &Word) -> Parsed<PortRange> {
-    let Some((first, last)) = word.text.split_once(':') else {
-        return port(&word.text, word.place).map(|port| PortRange::new(port, port));
+    port_range(&word.text, word.place)
+}
+
+fn port_range(text: &str, place: Place) -> Parsed<PortRange> {
+    let Some((first, last)) = text.split_once(':') else {
+        return port(text, place).map(|port| PortRange::new(port, port));
     };
     let end = |text: &str, open: u16| {
         if text.is_empty() {
             Ok(open)
         } else {
-            port(text, word.place)
+            port(text, place)
         }
     };
     let (first, last) = (end(first, WIDEST.first())?, end(last, WIDEST.last())?);
     if first > last {
         let message = format!(
             "the range {} runs backwards; write {last}:{first}",
-            quoted(&word.text)
+            quoted(text)
         );
-        return Err(Fault::new(word.place, message));
+        return Err(Fault::new(place, message));
     }
     Ok(PortRange::new(first, last))
 }
@@ -217,12 +221,7 @@ pub(crate) fn on_port(word: &Word) -> Parsed<Option<NonZeroU16>> {
 /// The address of a proxy; none for 0.0.0.0, which stands for the ingress interface's.
 pub(crate) fn on_ip(word: &Word) -> Parsed<Option<Ipv4Addr>> {
     let addr = address(&word.text, word.place)?;
-    let message = if addr.is_loopback() {
-        format!(
-            "--on-ip {addr} cannot work: the kernel delivers nothing that came from a NIC to a loopback address; \
-             use an address of this machine's interfaces, or leave --on-ip out for the ingress interface's"
-        )
-    } else if addr.is_multicast()
+    let message = if addr.is_multicast()
         || addr.is_broadcast()
         || (addr.to_bits() >> 24 == 0 && !addr.is_unspecified())
     {
@@ -231,6 +230,94 @@ pub(crate) fn on_ip(word: &Word) -> Parsed<Option<Ipv4Addr>> {
         )
     } else {
         return Ok((!addr.is_unspecified()).then_some(addr));
+    };
+    Err(Fault::new(word.place, message))
+}
+
+/// One address, or two with a dash.
+pub(crate) fn address_range(text: &str, place: Place) -> Parsed<(Ipv4Addr, Ipv4Addr)> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (address(first, place)?, address(last, place)?);
+    if first > last {
+        let message = format!(
+            "the range {} runs backwards; write {last}-{first}",
+            quoted(text)
+        );
+        return Err(Fault::new(place, message));
+    }
+    Ok((first, last))
+}
+
+/// The most ports of a list, as in iptables; a range counts as two.
+const MOST_PORTS: usize = 15;
+
+/// Ports and ranges parted by commas.
+pub(crate) fn port_list(word: &Word) -> Parsed<Vec<PortRange>> {
+    let mut ranges = Vec::new();
+    let mut count = 0;
+    for text in word.text.split(',') {
+        let range = port_range(text, word.place)?;
+        count += if range.first() == range.last() { 1 } else { 2 };
+        ranges.push(range);
+    }
+    if count > MOST_PORTS {
+        let message = format!(
+            "a list has at most {MOST_PORTS} ports, and a range counts as two; write another rule for the rest"
+        );
+        return Err(Fault::new(word.place, message));
+    }
+    Ok(ranges)
+}
+
+/// A number of 32 bits, decimal or after `0x`.
+fn wide(text: &str) -> Option<u32> {
+    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    match hex {
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            u32::from_str_radix(digits, 16).ok()
+        }
+        Some(_) => None,
+        None => number(text),
+    }
+}
+
+/// Bits of a mark.
+pub(crate) fn bits(word: &Word) -> Parsed<u32> {
+    wide(&word.text).ok_or_else(|| not_a_mark(word))
+}
+
+/// A mark, and the mask behind a slash or a full one.
+pub(crate) fn masked(word: &Word) -> Parsed<(u32, u32)> {
+    let both = match word.text.split_once('/') {
+        None => wide(&word.text).map(|value| (value, u32::MAX)),
+        Some((value, mask)) => wide(value).zip(wide(mask)),
+    };
+    both.ok_or_else(|| not_a_mark(word))
+}
+
+fn not_a_mark(word: &Word) -> Fault {
+    let message = format!(
+        "{} is not a mark; write a number as in 1 or 0x1, and perhaps a mask as in 0x1/0xff",
+        quoted(&word.text)
+    );
+    Fault::new(word.place, message)
+}
+
+/// The longest name of a set, in bytes, as in ipset.
+const SET_NAME_BYTES: usize = 31;
+
+/// The name of a set.
+pub(crate) fn set_name(word: &Word) -> Parsed<String> {
+    let odd = |c: char| c.is_whitespace() || !is_printable(c);
+    let message = if word.text.is_empty() || word.text.contains(odd) {
+        format!("{} cannot be the name of a set", quoted(&word.text))
+    } else if word.text.len() > SET_NAME_BYTES {
+        format!(
+            "the name of the set {} is longer than {SET_NAME_BYTES} bytes",
+            quoted(&word.text)
+        )
+    } else {
+        return Ok(word.text.clone());
     };
     Err(Fault::new(word.place, message))
 }

@@ -1,10 +1,11 @@
 //! What is printed parses to the same, and nothing that is read makes the parser panic.
 
 mod texts;
+mod world;
 
 use policy::RuleId;
 use proptest::prelude::*;
-use rules::{Counters, RuleError, Ruleset, Warning};
+use rules::{RuleError, Ruleset, Warning};
 
 fn parse(text: &str) -> Result<(Ruleset, Vec<Warning>), RuleError> {
     Ruleset::parse("rules.conf", text)
@@ -80,24 +81,49 @@ fn mutated() -> impl Strategy<Value = String> {
         .prop_map(str::to_owned),
     ];
     let change = (any::<prop::sample::Index>(), 0..6usize, piece);
-    (texts::ruleset(), prop::collection::vec(change, 1..4)).prop_map(|(text, changes)| {
-        let mut chars: Vec<char> = text.chars().collect();
-        for (at, cut, piece) in changes {
-            let at = at.index(chars.len() + 1);
-            let end = (at + cut).min(chars.len());
-            chars.splice(at..end, piece.chars());
-        }
-        chars.into_iter().collect()
-    })
+    (
+        texts::ruleset(texts::Style::Ours),
+        prop::collection::vec(change, 1..4),
+    )
+        .prop_map(|(text, changes)| {
+            let mut chars: Vec<char> = text.chars().collect();
+            for (at, cut, piece) in changes {
+                let at = at.index(chars.len() + 1);
+                let end = (at + cut).min(chars.len());
+                chars.splice(at..end, piece.chars());
+            }
+            chars.into_iter().collect()
+        })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn generated_rulesets_parse_and_come_back(text in texts::ruleset()) {
-        parse(&text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
+    fn generated_rulesets_parse_and_come_back(text in texts::ruleset(texts::Style::Ours)) {
+        let (ruleset, _) = parse(&text).map_err(|error| TestCaseError::fail(format!("{error}\n{text}")))?;
         comes_back(&text)?;
+        let saved = ruleset.save(|RuleId(id)| (id.into(), 1));
+        let (again, _) = parse(&saved).map_err(|error| TestCaseError::fail(format!("{error}\n{saved}")))?;
+        let bare = |ruleset: &Ruleset| {
+            let mut bare = ruleset.clone();
+            for chain in bare.tables.iter_mut().flat_map(|table| &mut table.value.chains) {
+                chain.value.counters = rules::Counters::default();
+                chain.value.rules.iter_mut().for_each(|rule| rule.value.counters = None);
+            }
+            bare
+        };
+        // Nothing but these goes into the compiled rules.
+        prop_assert_eq!(bare(&again), bare(&ruleset), "{}", saved);
+        let refused = |error: RuleError| TestCaseError::fail(format!("{error}\n{text}"));
+        let (one, other) = (world::compile(&ruleset).map_err(refused)?, world::compile(&again).map_err(refused)?);
+        prop_assert_eq!(one.policy.proxies(), other.policy.proxies());
+        prop_assert_eq!(one.policy.owners(), other.policy.owners());
+        prop_assert_eq!(one.policy.rule_count(), other.policy.rule_count());
+        prop_assert_eq!(one.capture, other.capture);
+        let counted: Vec<_> = again.rows().map(|row| (row.counters.packets, row.counters.bytes)).collect();
+        let expected: Vec<_> = ruleset.rows().map(|row| (u64::from(row.id.0), 1)).collect();
+        prop_assert_eq!(counted, expected, "{}", saved);
     }
 
     #[test]
@@ -184,7 +210,7 @@ fn rows_number_rules_by_chain_and_carry_the_counters_that_save_prints() {
     let (ruleset, _) = parse(text).unwrap();
     let rows: Vec<_> = ruleset
         .rows()
-        .map(|r| (r.id.0, r.table, r.chain, r.number, r.place.line, r.text))
+        .map(|r| (r.id.0, r.table, r.chain, r.number, r.line, r.text))
         .collect();
     let row = |id, chain: &str, number, line, text: &str| {
         (
@@ -204,14 +230,11 @@ fn rows_number_rules_by_chain_and_carry_the_counters_that_save_prints() {
             row(2, "a", 2, 5, "")
         ]
     );
-    let saved = ruleset.save(|RuleId(id)| Counters {
-        packets: u64::from(id),
-        bytes: u64::from(id) * 100,
-    });
+    let saved = ruleset.save(|RuleId(id)| (id.into(), u64::from(id) * 100));
     insta::assert_snapshot!(saved, @r"
     *tproxy
-    :PREROUTING ACCEPT [0:0]
-    :OUTPUT ACCEPT [0:0]
+    :PREROUTING ACCEPT [3:300]
+    :OUTPUT ACCEPT [4:400]
     :a - [0:0]
     [0:0] -A PREROUTING -i eth0 -j a
     [1:100] -A a -j DROP
@@ -228,4 +251,60 @@ fn an_empty_text_is_a_ruleset_of_nothing() {
         (ruleset.tables.len(), warnings.len(), ruleset.to_string()),
         (0, 0, String::new())
     );
+}
+
+#[test]
+fn lists_have_the_columns_of_iptables() {
+    let text = "*filter\n:INPUT DROP [5:6]\n:mine - [0:0]\n\
+        [1:2] -A INPUT ! -i eth+ -s 10.0.0.1 ! -d 10/8 -p tcp --dport 80:90 -m state --state NEW -g mine\n\
+        -A INPUT -f -m comment --comment \"a b\" -j REJECT\n\
+        -A mine -p icmp --icmp-type 3/4 -m limit --limit 3/min -j LOG --log-prefix \"x: \"\n\
+        -A mine -p udp -m multiport ! --sports 1,5:9 -m mark --mark 1/3\n\
+        -A OUTPUT -o lo -m owner --uid-owner 0 -j mine\nCOMMIT\n";
+    let (ruleset, _) = parse(text).unwrap();
+    let row = |r: rules::Row| {
+        let rest = [r.input, r.output, r.source, r.destination, r.extra].join(" ");
+        let (packets, bytes) = (r.counters.packets, r.counters.bytes);
+        format!(
+            "{} {} {packets} {bytes} {} {} {} {rest}",
+            r.chain, r.number, r.target, r.prot, r.opt
+        )
+    };
+    let shown: Vec<String> = ruleset.rows().map(row).collect();
+    insta::assert_snapshot!(shown.join("\n"), @r#"
+    INPUT 1 1 2 mine tcp -- !eth+ * 10.0.0.1 !10.0.0.0/8 tcp dpts:80:90 state NEW [goto]
+    INPUT 2 0 0 REJECT all -f * * 0.0.0.0/0 0.0.0.0/0 /* a b */ reject-with icmp-port-unreachable
+    OUTPUT 1 0 0 mine all -- * lo 0.0.0.0/0 0.0.0.0/0 owner UID match 0
+    mine 1 0 0 LOG icmp -- * * 0.0.0.0/0 0.0.0.0/0 icmptype 3/4 limit: avg 3/min burst 5 LOG flags 0 level 4 prefix "x: "
+    mine 2 0 0  udp -- * * 0.0.0.0/0 0.0.0.0/0 multiport sports ! 1,5:9 mark match 0x1/0x3
+    "#);
+    let chain = |c: rules::ChainRow| {
+        let id = c.policy_id.map(|RuleId(id)| id);
+        format!(
+            "{} {} {:?} {id:?} {}",
+            c.table, c.chain, c.policy, c.references
+        )
+    };
+    let shown: Vec<String> = ruleset.chains().map(chain).collect();
+    insta::assert_snapshot!(shown.join("\n"), @r"
+    filter INPUT Some(Drop) Some(5) 0
+    filter FORWARD Some(Drop) Some(6) 0
+    filter OUTPUT Some(Accept) Some(7) 0
+    filter mine None None 2
+    ");
+    let verdicts: Vec<_> = (0..9).map(|id| ruleset.verdict_text(RuleId(id))).collect();
+    insta::assert_snapshot!(format!("{verdicts:?}"), @r#"[Some("-g mine"), Some("-j REJECT --reject-with icmp-port-unreachable"), Some("-j mine"), Some("-j LOG --log-prefix \"x: \""), None, Some("policy DROP"), Some("policy DROP"), Some("policy ACCEPT"), None]"#);
+    assert_eq!(ruleset.log_prefix(RuleId(3)), Some("x: "));
+    assert_eq!(ruleset.log_prefix(RuleId(0)), None);
+}
+
+/// The text of an administrator of 2.0's day, with its macros replaced.
+#[test]
+fn the_worked_example_loads_as_written() {
+    let (ruleset, warnings) = parse(include_str!("fixtures/worked-example.conf")).unwrap();
+    assert_eq!(warnings, []);
+    let compiled = world::compile(&ruleset).unwrap();
+    assert_eq!(compiled.warnings, []);
+    assert!(compiled.policy.guards());
+    comes_back(include_str!("fixtures/worked-example.conf")).unwrap();
 }

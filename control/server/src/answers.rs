@@ -8,6 +8,9 @@ use protocol::{Counters, DropCount, Stats, Status, WorkerStats};
 use registry::{Registry, RegistryCounts};
 
 use crate::examples::LatestExamples;
+use crate::gathering::Gathering;
+use crate::journal::Journal;
+use crate::rulesets::Turns;
 use crate::{Sources, WorkerSource};
 
 /// How often in one step the registry may say that it has more to do.
@@ -16,12 +19,17 @@ const REGISTRY_TURNS: usize = 50;
 /// The sources, and what the server itself keeps.
 pub(crate) struct Answers {
     pub(crate) sources: Sources,
+    /// What was logged.
+    pub(crate) journal: Journal,
+    /// Who may load rules.
+    pub(crate) turns: Turns,
     kept: Mutex<Kept>,
 }
 
 #[derive(Default)]
 struct Kept {
     examples: LatestExamples,
+    gathering: Gathering,
     /// Flows that went because their time was over.
     expired: u64,
     /// Flows that somebody killed.
@@ -32,6 +40,8 @@ impl Answers {
     pub(crate) fn new(sources: Sources) -> Self {
         Self {
             sources,
+            journal: Journal::default(),
+            turns: Turns::default(),
             kept: Mutex::default(),
         }
     }
@@ -55,10 +65,12 @@ impl Answers {
         let now_ns = self.now_ns();
         self.keep_up_registry(now_ns);
         let expired = flows.expire(cursor, budget, now_ns, &self.sources.timeouts, |_| {});
-        self.change(|kept| {
+        let entries = self.change(|kept| {
             kept.expired += expired as u64;
             kept.examples.collect(&self.sources.workers);
+            kept.gathering.step(&self.sources, &kept.examples, now_ns)
         });
+        self.journal.put(entries);
     }
 
     /// Clients have their turn in between.

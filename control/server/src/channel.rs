@@ -13,12 +13,13 @@ use std::os::unix::net::UnixStream;
 use registry::{Client, Socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use shm::{Reply, Request, ServerEnd};
+use shm::{Access, Operation, Reply, Request, ServerEnd};
 use sockets::{Facts, FetchError};
 use tokio::net::unix::UCred;
 
 use crate::answers::Answers;
 use crate::credentials::{self, Standing};
+use crate::original;
 
 /// A client that never lets us rest is looked after every so many rounds.
 const ROUNDS_BETWEEN_LOOKS: u32 = 64;
@@ -121,17 +122,39 @@ impl Asking<'_> {
         if self.client.uid != 0 && !self.standing.is_as_it_was() {
             return Err(FetchError::Denied);
         }
-        let socket = told(sockets::facts(copy.as_fd())?);
+        let facts = sockets::facts(copy.as_fd())?;
         let now_ns = self.answers.now_ns();
-        let reply = self
+        let mut reply = self
             .answers
             .registry()
-            .answer(&self.client, &socket, request, now_ns);
+            .answer(&self.client, &told(facts), request, now_ns);
+        if is_unknown_original(request, &reply)
+            && let Some(captured) = self.captured(&facts)?
+        {
+            reply = captured;
+        }
         // Before the client learns of the answer: it may close its own next, and count on being
         // the last. The registry is free again, because this can block.
         drop(copy);
         Ok(reply)
     }
+
+    /// Where the client of an accepted socket meant to go, if it was captured on this box.
+    fn captured(&self, facts: &Facts) -> Result<Option<Reply>, FetchError> {
+        let machine = &*self.answers.sources.machine;
+        let found = original::captured(machine, facts).map_err(FetchError::System)?;
+        Ok(found.map(|destination| Reply {
+            foreign: Some(destination.into()),
+            peer: facts.peer.map(Into::into),
+            ..Reply::default()
+        }))
+    }
+}
+
+/// Whether the registry was asked where a connection was to go, and knows nothing of it.
+fn is_unknown_original(request: &Request, reply: &Reply) -> bool {
+    (request.operation, request.access) == (Operation::OriginalDestination, Access::Get)
+        && reply.errno == Errno::NOENT.raw_os_error()
 }
 
 /// The kernel's facts in the registry's words.

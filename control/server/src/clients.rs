@@ -174,7 +174,7 @@ fn original_destination(answers: &Answers, attached: Option<OwnedFd>) -> Result<
             "no file descriptor came with the request",
         )
     })?;
-    original::answer(&answers.sources.flows, fd.as_fd())
+    original::answer(&answers.sources, fd.as_fd())
 }
 
 fn open_channel<'a>(

@@ -4,15 +4,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::{Envelope, ErrorKind, Failure, FlowFilter, Reply, Request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use protocol::{Envelope, ErrorKind, Failure, FlowFilter, REPLY_MAX_BYTES, Reply, Request};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::answers::Answers;
 use crate::flows::{self, FlowPages};
+use crate::following;
 use crate::lines::Lines;
+use crate::machine::LoadOrder;
+use crate::pages;
 use crate::registrations;
+use crate::rulesets::{self, path};
 
 /// How long a line that was begun, or a reply that was sent, may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -57,6 +61,9 @@ async fn serve(stream: &mut UnixStream, answers: &Answers) -> io::Result<()> {
             Err(failure) => return send(stream, &Reply::Error(failure)).await,
         };
         match Envelope::parse(&line) {
+            Ok(Request::Log { tail, follow: true }) => {
+                return following::follow(stream, &answers.journal, tail).await;
+            }
             Ok(request) => answer(stream, answers, request).await?,
             Err(failure) => {
                 let is_garbage = failure.kind == ErrorKind::Malformed;
@@ -116,7 +123,42 @@ async fn answer(stream: &mut UnixStream, answers: &Answers, request: Request) ->
             ports: answers.sources.machine.ports(),
         },
         Request::Stats { examples } => Reply::Stats(answers.stats(examples)),
-        Request::RulesShow => Reply::Rules(answers.sources.machine.rules()),
+        Request::RulesShow => return pages::show(stream, answers).await,
+        Request::RulesLoad {
+            ruleset,
+            sets,
+            try_ms,
+            replace,
+        } => match order(ruleset, sets, try_ms, replace) {
+            Ok(order) => return rulesets::load(stream, answers, order).await,
+            Err(failure) => Reply::Error(failure),
+        },
+        Request::RulesCheck { ruleset, sets } => match order(ruleset, sets, None, None) {
+            Ok(order) => return rulesets::check(stream, answers, order).await,
+            Err(failure) => Reply::Error(failure),
+        },
+        Request::RulesKeep { ticket } => {
+            rulesets::ask(answers, move |machine| {
+                machine.keep(ticket).map(|()| Reply::Done)
+            })
+            .await
+        }
+        Request::RulesRevert { ticket } => {
+            rulesets::ask(answers, move |machine| {
+                machine.revert(ticket).map(|()| Reply::Done)
+            })
+            .await
+        }
+        Request::RulesExplain { packet } => {
+            rulesets::ask(answers, move |machine| {
+                machine.explain(&packet).map(Reply::Explained)
+            })
+            .await
+        }
+        Request::Zones => rulesets::ask(answers, |machine| Ok(Reply::Zones(machine.zones()))).await,
+        Request::Log { tail, follow: _ } => {
+            return following::tell(stream, &answers.journal, tail).await;
+        }
         Request::FlowsList { filter } => return list(stream, answers, &filter).await,
         Request::FlowsCount { filter } => Reply::Count {
             count: flows::count(answers, &filter).await,
@@ -166,10 +208,44 @@ async fn list_registrations(stream: &mut UnixStream, answers: &Answers) -> io::R
     }
 }
 
-/// Sends one line. A client that does not read is cut off.
-async fn send(stream: &mut UnixStream, reply: &Reply) -> io::Result<()> {
-    let line = protocol::line(reply)?;
-    timeout(PATIENCE, stream.write_all(&line))
+/// What a request to load or check asks for.
+fn order(
+    ruleset: String,
+    sets: Option<String>,
+    try_ms: Option<u64>,
+    replace: Option<String>,
+) -> Result<LoadOrder, Failure> {
+    let refused = |message: &str| Failure::new(ErrorKind::Refused, message);
+    if try_ms == Some(0) {
+        return Err(refused("try_ms: a trial of no time is over at once"));
+    }
+    if try_ms.is_some() && replace.is_some() {
+        return Err(refused("replace: a trial replaces no file"));
+    }
+    Ok(LoadOrder {
+        ruleset: path("ruleset", ruleset)?,
+        sets: sets.map(|sets| path("sets", sets)).transpose()?,
+        try_for: try_ms.map(Duration::from_millis),
+        replace: replace.map(|file| path("replace", file)).transpose()?,
+    })
+}
+
+/// Sends one line, or in its place that it would be too long.
+pub(crate) async fn send(stream: &mut (impl AsyncWrite + Unpin), reply: &Reply) -> io::Result<()> {
+    let mut line = protocol::line(reply)?;
+    if line.len() > REPLY_MAX_BYTES {
+        let message = format!("the answer has {} bytes: too long for a line", line.len());
+        line = protocol::line(&Reply::Error(Failure::new(ErrorKind::Internal, message)))?;
+    }
+    send_line(stream, &line).await
+}
+
+/// Sends a line. A client that does not read is cut off.
+pub(crate) async fn send_line(
+    stream: &mut (impl AsyncWrite + Unpin),
+    line: &[u8],
+) -> io::Result<()> {
+    timeout(PATIENCE, stream.write_all(line))
         .await
         .unwrap_or_else(|_| {
             Err(io::Error::new(

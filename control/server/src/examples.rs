@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use pipeline::{DropExample, DropReason, EXAMPLE_BYTES};
+use pipeline::{DropExample, DropReason};
 use protocol::Example;
 
 use crate::WorkerSource;
 use crate::decode::decode;
+use crate::drops::head;
 
 /// The latest example of each kind of drop, of all workers.
 #[derive(Default)]
@@ -30,6 +31,11 @@ impl LatestExamples {
         }
     }
 
+    /// The latest for a reason.
+    pub(crate) fn of(&self, reason: DropReason) -> Option<&DropExample> {
+        self.0.get(&reason)
+    }
+
     /// All that there are, in the order of the reasons.
     pub(crate) fn tell(&self, now_ns: u64) -> Vec<Example> {
         let known = DropReason::ALL
@@ -40,8 +46,7 @@ impl LatestExamples {
 }
 
 fn tell(example: &DropExample, now_ns: u64) -> Example {
-    let length = usize::try_from(example.frame_bytes).unwrap_or(usize::MAX);
-    let head = &example.head[..length.min(EXAMPLE_BYTES)];
+    let head = head(&example.head, example.frame_bytes);
     Example {
         reason: example.reason.name().into(),
         age_ns: now_ns.saturating_sub(example.at_ns),
@@ -56,6 +61,8 @@ fn tell(example: &DropExample, now_ns: u64) -> Example {
 
 #[cfg(test)]
 mod tests {
+    use pipeline::EXAMPLE_BYTES;
+
     use super::*;
 
     fn example(reason: DropReason, at_ns: u64, frame_bytes: u32) -> DropExample {

@@ -1,9 +1,10 @@
 //! The control thread: answers `xtproxy` and proxies, expires flows and registrations,
-//! collects examples of drops.
+//! collects examples of drops and what is to be logged.
 //!
 //! Invariants: whatever comes in by the sockets is hostile and can neither stop the
 //! daemon nor hold up its workers; every file descriptor that a client sends or names is
-//! closed; nobody waits for a client while he holds the registry.
+//! closed; nobody waits for a client while he holds the registry; what takes its time, as
+//! loading rules does, has a thread of its own.
 //! Never here: packets, netlink writes, files but the sockets.
 //!
 //! Two sockets: `control.sock` for root, whose conversations are tasks of the control
@@ -18,20 +19,29 @@ mod clients;
 mod control;
 mod credentials;
 mod decode;
+mod drops;
 mod examples;
 mod flows;
+mod following;
+mod gathering;
+mod journal;
 mod lines;
 mod listening;
+mod machine;
 mod original;
+mod pace;
+mod packet;
+mod pages;
 mod places;
 mod registrations;
+mod rulesets;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pipeline::Examples;
+use pipeline::{Examples, Logs};
 use protocol::{CLIENT_SOCKET, CONTROL_SOCKET};
 use registry::Registry;
 use tables::{FlowTable, Timeouts};
@@ -42,29 +52,12 @@ use crate::answers::Answers;
 use crate::clients::Clients;
 use crate::listening::Listening;
 
+pub use crate::machine::{LoadOrder, LogWords, Machine};
+
 /// How often flows are expired and examples are collected.
 const UPKEEP_EVERY: Duration = Duration::from_millis(100);
 /// How many control connections there may be at once.
 const CONTROL_CONNECTIONS_MAX: usize = 32;
-
-/// What the daemon alone knows. Called on the control thread: answers come from memory
-/// or from one quick system call.
-pub trait Machine: Send + Sync {
-    /// Now, by the clock of the flow table.
-    fn now_ns(&self) -> u64;
-    /// All but the counts of flows and registrations, which the server fills in.
-    fn status(&self) -> protocol::Status;
-    /// The ports, in the order of the configuration.
-    fn ports(&self) -> Vec<protocol::Port>;
-    /// What XDP programs and rings counted, per port.
-    fn port_stats(&self) -> Vec<protocol::PortStats>;
-    /// Where the frames of worker `id` are.
-    fn frames(&self, id: u32) -> protocol::Counters;
-    /// What worker `id` counted besides the pipeline's counters.
-    fn loop_counters(&self, id: u32) -> protocol::Counters;
-    /// The rules in force.
-    fn rules(&self) -> protocol::Rules;
-}
 
 /// What the server reads of one worker.
 #[derive(Clone, Debug)]
@@ -77,6 +70,8 @@ pub struct WorkerSource {
     pub counters: Arc<pipeline::Counters>,
     /// Where it leaves examples of drops. The server takes them out.
     pub examples: Arc<Examples>,
+    /// Where it leaves what is to be logged. Likewise.
+    pub logs: Arc<Logs>,
 }
 
 /// All that answers are made of.

@@ -47,7 +47,7 @@ fn what_is_no_socket_is_left_alone() {
         flows,
         timeouts: tables::Timeouts::default(),
         workers: Vec::new(),
-        machine: Arc::new(fixture::StillMachine),
+        machine: Arc::new(fixture::StillMachine::default()),
     };
     let error = server::Server::bind(dir.path(), sources)
         .err()
@@ -113,6 +113,10 @@ fn a_well_formed_mistake_does_not_end_the_conversation() {
     assert_eq!(reply(&stream), Reply::Count { count: 6 });
 }
 
+/// What requests need: those that do not, ignore it.
+const FIELDS: &str =
+    r#""ruleset":"/r","ticket":77,"packet":{"src":"10.0.0.1","dst":"10.0.0.2","proto":"tcp"}"#;
+
 #[test]
 fn the_client_socket_answers_nothing_else() {
     let (dir, running) = server();
@@ -121,12 +125,13 @@ fn the_client_socket_answers_nothing_else() {
         .filter(|name| !["original_destination", "channel"].contains(name))
     {
         let mut stream = connect(dir.path(), CLIENT_SOCKET);
-        let line = format!(r#"{{"version":1,"request":"{name}","filter":{{"id":1}}}}"#);
+        let line = format!(r#"{{"version":1,"request":"{name}","filter":{{"id":1}},{FIELDS}}}"#);
         writeln!(stream, "{line}").unwrap();
         assert_eq!(failure(&stream).0, ErrorKind::Forbidden, "{name}");
         assert_closed(&stream);
     }
     assert_eq!(running.flows.counts().live, 6);
+    assert!(running.machine.calls().is_empty());
 }
 
 #[test]

@@ -16,14 +16,19 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-const TCP: u8 = 6;
+pub(crate) const AF_INET: u8 = 2;
+pub(crate) const AF_INET6: u8 = 10;
+pub(crate) const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// Bytes of `struct nlmsghdr`.
 const HEADER_BYTES: usize = 16;
 /// Bytes of the header and `struct inet_diag_req_v2`.
 const REQUEST_BYTES: usize = HEADER_BYTES + 56;
+/// Where a question has the connection's ports, its addresses, and the socket's cookie.
+const PORTS_AT: usize = HEADER_BYTES + 8;
+const SOURCE_AT: usize = PORTS_AT + 4;
+const PEER_AT: usize = SOURCE_AT + 16;
+const COOKIE_AT: usize = PEER_AT + 20;
 /// The kernel fills its answers as far as there is room, up to this.
 const ANSWER_BYTES: usize = 32 * 1024;
 /// States that no descriptor stands for: TIME_WAIT and NEW_SYN_RECV. All others are asked for,
@@ -103,9 +108,41 @@ pub fn in_use() -> io::Result<HashSet<(u8, SocketAddrV4)>> {
     Ok(used)
 }
 
+/// Both ends of a connection, as one of them sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ends {
+    pub(crate) local: SocketAddrV4,
+    pub(crate) peer: SocketAddrV4,
+}
+
+/// Calls `each` with the record of the socket that takes what comes to these ends. That there is
+/// none is an error of the kernel's, `ENOENT`.
+pub(crate) fn lookup(proto: u8, ends: Ends, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut question = request(NLM_F_REQUEST, AF_INET, proto, 0);
+    question[PORTS_AT..PORTS_AT + 2].copy_from_slice(&ends.local.port().to_be_bytes());
+    question[PORTS_AT + 2..PORTS_AT + 4].copy_from_slice(&ends.peer.port().to_be_bytes());
+    question[SOURCE_AT..SOURCE_AT + 4].copy_from_slice(&ends.local.ip().octets());
+    question[PEER_AT..PEER_AT + 4].copy_from_slice(&ends.peer.ip().octets());
+    // Any cookie.
+    question[COOKIE_AT..COOKIE_AT + 8].copy_from_slice(&[0xff; 8]);
+    let socket = ask(&question)?;
+    let mut room = vec![0; ANSWER_BYTES];
+    let told = walk(receive(&socket, &mut room)?, |kind, body| {
+        if kind == SOCK_DIAG_BY_FAMILY {
+            each(body);
+        }
+    });
+    told.map(|_| ())
+}
+
 /// Calls `each` with the record of every socket in one of these states.
-fn dump(family: u8, proto: u8, states: u32, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    let socket = ask(&request(family, proto, states))?;
+pub(crate) fn dump(
+    family: u8,
+    proto: u8,
+    states: u32,
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let socket = ask(&request(NLM_F_REQUEST | NLM_F_DUMP, family, proto, states))?;
     let mut room = vec![0; ANSWER_BYTES];
     loop {
         let answer = receive(&socket, &mut room)?;
@@ -147,42 +184,60 @@ fn walk(mut bytes: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<Contro
 /// Cookie and facts of a `struct inet_diag_msg`; nothing if it is of IPv6, or no descriptor
 /// stands for it.
 fn parse(socket: &[u8], proto: u8) -> Option<(u64, Alive)> {
-    // No inode: closed by its process, or not accepted yet.
-    if u32_at(socket, 68)? == 0 {
-        return None;
-    }
-    let cookie = u64::from(u32_at(socket, 44)?) | u64::from(u32_at(socket, 48)?) << 32;
+    inode(socket)?;
     let local = local(socket)?;
     let uid = u32_at(socket, 64)?;
-    Some((cookie, Alive { proto, uid, local }))
+    Some((cookie(socket)?, Alive { proto, uid, local }))
+}
+
+pub(crate) fn state(socket: &[u8]) -> Option<u8> {
+    socket.get(1).copied()
+}
+
+/// The inode; none: closed by its process, or not accepted yet.
+pub(crate) fn inode(socket: &[u8]) -> Option<u32> {
+    u32_at(socket, 68).filter(|inode| *inode != 0)
+}
+
+pub(crate) fn cookie(socket: &[u8]) -> Option<u64> {
+    Some(u64::from(u32_at(socket, 44)?) | u64::from(u32_at(socket, 48)?) << 32)
 }
 
 /// Where the socket of a `struct inet_diag_msg` is bound; nothing if it is of IPv6.
-fn local(socket: &[u8]) -> Option<SocketAddrV4> {
-    let source: [u8; 16] = socket.get(8..24)?.try_into().ok()?;
+pub(crate) fn local(socket: &[u8]) -> Option<SocketAddrV4> {
+    endpoint(socket, 4, 8)
+}
+
+/// Whom it is connected to; nothing if it is of IPv6.
+pub(crate) fn peer(socket: &[u8]) -> Option<SocketAddrV4> {
+    endpoint(socket, 6, 24)
+}
+
+fn endpoint(socket: &[u8], port_at: usize, address_at: usize) -> Option<SocketAddrV4> {
+    let address: [u8; 16] = socket.get(address_at..address_at + 16)?.try_into().ok()?;
     let ip = if *socket.first()? == AF_INET {
-        let [a, b, c, d, ..] = source;
+        let [a, b, c, d, ..] = address;
         Ipv4Addr::new(a, b, c, d)
     } else {
-        match Ipv6Addr::from(source) {
+        match Ipv6Addr::from(address) {
             Ipv6Addr::UNSPECIFIED => Ipv4Addr::UNSPECIFIED,
             other => other.to_ipv4_mapped()?,
         }
     };
-    let port = u16::from_be_bytes([*socket.get(4)?, *socket.get(5)?]);
-    Some(SocketAddrV4::new(ip, port))
+    let port = [*socket.get(port_at)?, *socket.get(port_at + 1)?];
+    Some(SocketAddrV4::new(ip, u16::from_be_bytes(port)))
 }
 
-/// A question about all sockets.
-fn request(family: u8, proto: u8, states: u32) -> Vec<u8> {
+/// A question about sockets of any address, port, interface and cookie.
+fn request(flags: u16, family: u8, proto: u8, states: u32) -> Vec<u8> {
     let mut out = Vec::with_capacity(REQUEST_BYTES);
     out.extend((REQUEST_BYTES as u32).to_ne_bytes());
     out.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    out.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
     out.extend([0; 8]); // sequence and sender: one question per socket
     out.extend([family, proto, 0, 0]);
     out.extend(states.to_ne_bytes());
-    out.resize(REQUEST_BYTES, 0); // any addresses, ports, interface and cookie
+    out.resize(REQUEST_BYTES, 0);
     out
 }
 
@@ -207,6 +262,11 @@ fn receive<'a>(socket: &OwnedFd, room: &'a mut [u8]) -> io::Result<&'a [u8]> {
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let word = bytes.get(at..at + 4)?;
     Some(u32::from_ne_bytes(word.try_into().ok()?))
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    let half = bytes.get(at..at + 2)?;
+    Some(u16::from_ne_bytes(half.try_into().ok()?))
 }
 
 fn nonsense() -> io::Error {

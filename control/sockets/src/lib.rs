@@ -11,8 +11,12 @@
 
 mod diag;
 mod facts;
+mod holders;
+mod listening;
 mod peer;
 
 pub use diag::{Alive, alive, in_use, probe};
 pub use facts::{Facts, FetchError, copy, facts};
+pub use holders::holders;
+pub use listening::{Listener, cookie_of, listening};
 pub use peer::{peer_pidfd, pidfd_of};

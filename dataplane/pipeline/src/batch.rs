@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use arc_swap::Cache;
-use policy::PortId;
+use policy::{Policy, PortId};
 use tables::{Direction, FlowKey, FlowTable, Hit, Registrations, Side};
 use wire::{Fragment, Headers, TcpHeader, Transport, Tuple};
 
 use crate::counters::{Counters, Event};
 use crate::drops::{DropExample, DropReason, ExampleClock, Examples};
+use crate::judging::{Judgement, settled};
+use crate::logs::Logs;
 use crate::marks::Mark;
+use crate::refusing::Allowance;
 use crate::view::{SharedView, View};
 
 /// Frames that a batch can hold.
@@ -58,6 +61,10 @@ pub trait Frames {
     fn bytes(&mut self, at: usize) -> &mut [u8];
     /// Cuts a frame to `len` bytes, which is at most what it has.
     fn shorten(&mut self, at: usize, len: usize);
+    /// Makes a frame `len` bytes long, or as long as its buffer lets it be; what is in the
+    /// new bytes does not matter. Called with a little more than the frame has, for an answer
+    /// that quotes it. Frames that cannot get longer stay as they are.
+    fn lengthen(&mut self, at: usize, len: usize);
 }
 
 /// A frame that has been read.
@@ -67,6 +74,11 @@ pub(crate) struct Packet {
     pub(crate) side: Side,
     /// Whether the stack's socket that sent it is known not to be registered.
     pub(crate) is_stranger: bool,
+    /// Whether the stack sent it from an endpoint that nobody has taken, as far as the program
+    /// at the NIC knew.
+    pub(crate) is_box: bool,
+    /// Which owner tests of the rules hold for its sender.
+    pub(crate) owners: u8,
     pub(crate) headers: Headers,
 }
 
@@ -84,7 +96,7 @@ impl Packet {
     }
 
     pub(crate) const fn is_icmp_error(&self) -> bool {
-        matches!(self.headers.transport, Transport::Icmp(icmp) if icmp.embedded.is_some())
+        matches!(self.headers.transport, Transport::Icmp(icmp) if icmp.is_error())
     }
 
     /// The tuple whose flow decides: the packet's own, or for an ICMP error that of a
@@ -96,6 +108,36 @@ impl Packet {
         };
         FlowKey::new(self.side, &tuple.unwrap_or(self.headers.tuple))
     }
+
+    /// Where an ICMP error about a packet of the flow goes, and as whose. From a router on the
+    /// way it keeps its source; from the box itself, which answers for the address that the
+    /// client believes in, it takes that one.
+    pub(crate) fn error_for(&self, hit: &Hit) -> Tuple {
+        let (mut outer, about) = (self.headers.tuple, hit.translated());
+        if self.side == Side::Host {
+            outer.src.addr = about.src.addr;
+        }
+        outer.dst.addr = about.dst.addr;
+        outer
+    }
+}
+
+/// What the rules of one generation are asked about at all.
+#[derive(Clone, Copy)]
+struct Scope {
+    generation: u32,
+    judges: bool,
+    guards: bool,
+}
+
+impl Scope {
+    fn of(policy: &Policy) -> Self {
+        Self {
+            generation: policy.generation(),
+            judges: policy.judges(),
+            guards: policy.guards(),
+        }
+    }
 }
 
 /// One worker's pipeline.
@@ -106,6 +148,9 @@ pub struct Pipeline {
     counters: Arc<Counters>,
     examples: Arc<Examples>,
     example_clock: ExampleClock,
+    logs: Arc<Logs>,
+    allowance: Allowance,
+    scope: Scope,
     /// Which worker this is: the index of its rule counters.
     worker: usize,
     /// Feeds the choice of ports; stepped, never drawn from the system.
@@ -121,6 +166,14 @@ pub(crate) struct Stage<'a> {
     pub(crate) worker: usize,
     pub(crate) port_seed: &'a mut u64,
     pub(crate) now_ns: u64,
+    pub(crate) logs: &'a Logs,
+    pub(crate) allowance: &'a mut Allowance,
+    /// Whether the rules can say anything but where connections are led.
+    pub(crate) judges: bool,
+    /// Whether the rules want to know all that the box itself does.
+    pub(crate) guards: bool,
+    /// The word of a flow's direction that the rules need not be asked about.
+    pub(crate) settled: u64,
     examples: &'a Examples,
     example_clock: &'a mut ExampleClock,
     /// Whether this batch has made or removed a flow: what was looked up before may be wrong then.
@@ -136,15 +189,21 @@ impl Pipeline {
 
     /// The pipeline of worker number `worker`; `port_seed` must be unpredictable (RFC 6056).
     #[must_use]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what it shares, each of a type of its own"
+    )]
     pub fn new(
         flows: Arc<FlowTable>,
         registrations: Arc<Registrations>,
         view: SharedView,
         counters: Arc<Counters>,
         examples: Arc<Examples>,
+        logs: Arc<Logs>,
         worker: usize,
         port_seed: u64,
     ) -> Self {
+        let scope = Scope::of(&view.load().policy);
         let view = Cache::new(view);
         Self {
             worker,
@@ -154,6 +213,9 @@ impl Pipeline {
             counters,
             examples,
             example_clock: ExampleClock::new(),
+            logs,
+            allowance: Allowance::default(),
+            scope,
             port_seed,
         }
     }
@@ -168,6 +230,10 @@ impl Pipeline {
     ) {
         let count = frames.len().min(BATCH);
         let view = self.view.load();
+        if self.scope.generation != view.policy.generation() {
+            self.scope = Scope::of(&view.policy);
+        }
+        let scope = self.scope;
         let mut packets = [const { None }; BATCH];
         let mut keys = [const { None }; BATCH];
         let mut hits = [const { None }; BATCH];
@@ -178,7 +244,7 @@ impl Pipeline {
             .take(count)
             .enumerate()
         {
-            match read(view, frames.bytes(at), ingress) {
+            match read(view, scope, frames.bytes(at), ingress) {
                 Ok(read) => {
                     *key = Some(read.flow_key());
                     *packet = Some(read);
@@ -200,6 +266,11 @@ impl Pipeline {
             worker: self.worker,
             port_seed: &mut self.port_seed,
             now_ns,
+            logs: &self.logs,
+            allowance: &mut self.allowance,
+            judges: scope.judges,
+            guards: scope.guards,
+            settled: settled(scope.generation),
             examples: &self.examples,
             example_clock: &mut self.example_clock,
             flows_changed: false,
@@ -233,27 +304,39 @@ impl Pipeline {
 }
 
 /// Finds out what a frame is and where it came from.
-fn read(view: &View, frame: &mut [u8], ingress: Ingress) -> Result<Packet, DropReason> {
+fn read(
+    view: &View,
+    scope: Scope,
+    frame: &mut [u8],
+    ingress: Ingress,
+) -> Result<Packet, DropReason> {
     let mark = match ingress {
         Ingress::Port(port) => Mark::FromWire(port),
         Ingress::HostPort => view.marks.read(frame).ok_or(DropReason::Unmarked)?,
     };
-    let (side, port) = match mark {
-        Mark::FromWire(port) => (Side::Wire, port),
-        Mark::FromStack(port) | Mark::FromStranger(port) => (Side::Host, port),
+    let (side, port, owners) = match mark {
+        Mark::FromWire(port) => (Side::Wire, port, 0),
+        Mark::FromStack { port, owners }
+        | Mark::FromStranger { port, owners }
+        | Mark::FromBox { port, owners } => (Side::Host, port, owners),
     };
     if view.port(port).is_none() {
         return Err(DropReason::NoPortThere);
     }
     let headers = Headers::parse(frame).map_err(DropReason::of)?;
-    if headers.fragment != Fragment::Whole {
-        return Err(DropReason::Fragment);
+    match headers.fragment {
+        Fragment::Whole => {}
+        // Its other parts do not come here where the rules want to know of all that the box does.
+        Fragment::First if scope.guards => {}
+        Fragment::First | Fragment::Later => return Err(DropReason::Fragment),
     }
     wire::complete_partial_checksum(frame, &headers);
     Ok(Packet {
         port,
         side,
-        is_stranger: matches!(mark, Mark::FromStranger(_)),
+        is_stranger: matches!(mark, Mark::FromStranger { .. }),
+        is_box: matches!(mark, Mark::FromBox { .. }),
+        owners,
         headers,
     })
 }
@@ -271,14 +354,19 @@ impl Stage<'_> {
         } else {
             hit
         };
-        match self.standing(packet, hit) {
+        let hit = match self.standing(packet, hit) {
+            Ok(Some(hit)) => hit,
+            Ok(None) => return self.first(frames, at, packet),
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        match self.judge_known(frames.bytes(at), packet, &hit) {
             // An ICMP error is no packet of the flow that it is about: never counted.
-            Ok(Some(hit)) if matches!(packet.headers.transport, Transport::Icmp(_)) => {
+            Ok(Judgement::Goes) if packet.is_icmp_error() => {
                 self.carry_icmp_error(frames.bytes(at), packet, &hit)
             }
-            Ok(Some(hit)) => self.carry(frames.bytes(at), packet, &hit),
-            Ok(None) => self.first(frames, at, packet),
-            Err(reason) => Verdict::Drop(reason),
+            Ok(Judgement::Goes) => self.carry(frames.bytes(at), packet, &hit),
+            Ok(Judgement::Revoked) => self.first(frames, at, packet),
+            Err(refusal) => self.refuse(frames, at, packet, refusal),
         }
     }
 
@@ -305,14 +393,7 @@ impl Stage<'_> {
             Direction::Original => hit.flow.reply.tuple(),
             Direction::Reply => hit.flow.orig.tuple(),
         };
-        let mut outer = packet.headers.tuple;
-        let about = hit.translated();
-        // From a router on the way the error keeps its source; from the box itself, which
-        // answers for the address that the client believes in, it takes that one.
-        if packet.side == Side::Host {
-            outer.src.addr = about.src.addr;
-        }
-        outer.dst.addr = about.dst.addr;
+        let outer = packet.error_for(hit);
         wire::rewrite_icmp_error(frame, &packet.headers, &outer, &embedded);
         self.counters.count(Event::IcmpTranslated);
         self.send(frame, packet.port, hit.leaves_by())

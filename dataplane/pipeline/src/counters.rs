@@ -52,6 +52,16 @@ events! {
     Refused = "resets_sent",
     /// ICMP errors translated.
     IcmpTranslated = "icmp_translated",
+    /// What REJECT has told: ICMP errors and resets.
+    Rejected = "rejects_sent",
+    /// What REJECT would have told, had there not been too many.
+    RejectsLimited = "rejects_limited",
+    /// Directions of flows that new rules were asked about.
+    Rejudged = "rejudged",
+    /// Flows removed because the new rules would not have made them.
+    Revoked = "flows_revoked",
+    /// Log records for which there was no room.
+    LogsLost = "logs_lost",
 }
 
 /// The counters of one worker, on lines of their own.
@@ -121,7 +131,7 @@ impl RuleHits {
         }
     }
 
-    /// Packets and bytes that a rule has matched. Rules are asked on first packets alone.
+    /// Packets and bytes that a rule has matched. A rule hears of a packet only when it is asked about it.
     #[must_use]
     pub fn read(&self, rule: RuleId) -> (u64, u64) {
         let cells = self

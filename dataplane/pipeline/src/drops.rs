@@ -59,10 +59,24 @@ drop_reasons! {
     NoFlow = "no_flow",
     /// The stack answered from a taken endpoint, but the flow has gone.
     NoFlowFromStack = "no_flow_from_stack",
-    /// A rule said DROP.
+    /// A rule or a chain's policy said DROP before the packet's way was known: raw, mangle or tproxy PREROUTING.
     RuleDrop = "rule_drop",
-    /// Transit that no rule took; forwarding is denied.
+    /// Transit that no rule took, and that FORWARD did not accept.
     ForwardDenied = "forward_denied",
+    /// FORWARD accepted it, but transit is not forwarded yet.
+    NotForwarded = "not_forwarded",
+    /// A nat rule took it, but addresses are not translated by rules yet.
+    NotTranslated = "not_translated",
+    /// A rule or a chain's policy said DROP to what would reach the box itself or a proxy on it: mangle or filter INPUT.
+    InputDenied = "input_denied",
+    /// A rule or a chain's policy said DROP to what the box sends: raw, mangle or filter OUTPUT, or mangle POSTROUTING.
+    OutputDenied = "output_denied",
+    /// A rule said REJECT. The sender is told, unless it must not be or too many were.
+    RuleReject = "rule_reject",
+    /// The zones do not let the client's reach the server's by this service. Refused with a reset.
+    ZoneDenied = "zone_denied",
+    /// A TPROXY rule with --on-no-listener drop, and nobody listens where it leads.
+    NoListener = "no_listener",
     /// A TPROXY rule without --on-ip, on an interface without an address. Refused with a reset.
     NoLocalAddress = "no_local_address",
     /// A TPROXY rule whose --on-ip is no address of the box. Refused with a reset.
@@ -73,7 +87,7 @@ drop_reasons! {
     RegistrationBusy = "registration_busy",
     /// A registered connection from a foreign endpoint to a server that another flow already connects.
     ForeignTaken = "foreign_taken",
-    /// A datagram of a socket that is not registered, on the flow of a registered one whose local endpoint it shares.
+    /// A packet of a socket that is not registered, or was not yet, on the flow or from the local endpoint of a registered one.
     Stranger = "stranger",
     /// The registration was withdrawn before its flow was made, or is for another peer.
     OwnerGone = "owner_gone",
@@ -123,17 +137,22 @@ pub struct DropExample {
 
 impl DropExample {
     pub(crate) fn new(reason: DropReason, at_ns: u64, frame: &[u8]) -> Self {
-        let mut head = [0; EXAMPLE_BYTES];
-        for (to, from) in head.iter_mut().zip(frame) {
-            *to = *from;
-        }
         Self {
             reason,
             at_ns,
             frame_bytes: frame.len() as u32,
-            head,
+            head: head_of(frame),
         }
     }
+}
+
+/// The first bytes of a frame.
+pub(crate) fn head_of(frame: &[u8]) -> [u8; EXAMPLE_BYTES] {
+    let mut head = [0; EXAMPLE_BYTES];
+    for (to, from) in head.iter_mut().zip(frame) {
+        *to = *from;
+    }
+    head
 }
 
 /// Where a worker leaves examples for whoever wants to look; the oldest gives way.

@@ -14,12 +14,18 @@
     )
 )]
 
+mod arriving;
+mod asking;
 mod batch;
 mod counters;
 mod drops;
 mod first;
+mod judging;
+mod leaving;
+mod logs;
 mod mapping;
 mod marks;
+mod refusing;
 mod registered;
 mod standing;
 mod view;
@@ -27,6 +33,7 @@ mod view;
 pub use batch::{BATCH, Frames, Ingress, Pipeline, Verdict};
 pub use counters::{Counters, Event, RuleHits};
 pub use drops::{DropExample, DropReason, EXAMPLE_BYTES, Examples};
+pub use logs::{LogKind, LogRecord, Logs};
 pub use marks::{Mark, Marks};
 pub use policy::PortId;
 pub use view::{PortView, SharedView, View};

@@ -1,12 +1,15 @@
 //! Making flows: what name a connection gets where its own is taken.
 
-use tables::{Flow, FlowKey, Hit, InsertError, Kind, NewFlow, OwnerId, Registration, Side};
+use tables::{
+    Direction, Flow, FlowKey, Hit, InsertError, Kind, NewFlow, OwnerId, Registration, Side,
+};
 use wire::{Endpoint, Protocol, Tuple};
 
 use crate::batch::Stage;
 use crate::counters::Event;
 use crate::drops::DropReason;
-use crate::first::Refusal;
+use crate::refusing::Refusal;
+use crate::registered::has_ports;
 
 /// How many source ports are tried to tell two connections apart. With half of all ports
 /// taken, all of them fail once in 2^64 connections.
@@ -85,6 +88,7 @@ impl Stage<'_> {
             match self.insert(cause, orig, FlowKey::new(Side::Host, &reply))? {
                 Made::New(hit) => return Ok(self.noted(hit, tried)),
                 Made::Exists(hit) => return Ok(hit),
+                Made::ReplyTaken if !has_ports(tuple.proto) => break,
                 Made::ReplyTaken => shown.port = self.next_port(),
             }
         }
@@ -208,6 +212,11 @@ impl Stage<'_> {
                 });
                 Ok(Made::New(hit))
             }
+            // A request of the other side that looks like a reply to one of this side's.
+            Err(InsertError::Exists(Hit {
+                direction: Direction::Reply,
+                ..
+            })) if orig.tuple().proto == Protocol::ICMP => Err(Refusal::drop(DropReason::NoPort)),
             Err(InsertError::Exists(hit)) => Ok(Made::Exists(hit)),
             Err(InsertError::ReplyTaken) => Ok(Made::ReplyTaken),
             Err(InsertError::OwnerGone) => Err(Refusal::drop(DropReason::OwnerGone)),

@@ -1,12 +1,24 @@
 //! Whether the flow that a packet's key leads to is that packet's own, or one of somebody who
 //! had the tuple before. Invariant: a socket's packets never leave by another socket's mapping.
 
-use tables::{FlowKey, Hit, Kind, OwnerId, Side};
+use tables::{Direction, FlowKey, Hit, Kind, OwnerId, Side};
 use wire::{Protocol, Transport};
 
 use crate::batch::{Packet, Stage};
 use crate::counters::Event;
 use crate::drops::DropReason;
+
+/// Whether an ICMP request or reply goes the way that its flow has for it: an identifier that
+/// equals a type would let one be taken for the other.
+const fn is_that_way(packet: &Packet, hit: &Hit) -> bool {
+    match packet.headers.transport {
+        Transport::Icmp(icmp) if icmp.is_request() => {
+            matches!(hit.direction, Direction::Original)
+        }
+        Transport::Icmp(icmp) if icmp.is_reply() => matches!(hit.direction, Direction::Reply),
+        Transport::Tcp(_) | Transport::Udp | Transport::Icmp(_) | Transport::Other => true,
+    }
+}
 
 impl Stage<'_> {
     /// The flow of a packet whose key led to `hit`; none if it is a first packet.
@@ -15,10 +27,13 @@ impl Stage<'_> {
         packet: &Packet,
         hit: Option<Hit>,
     ) -> Result<Option<Hit>, DropReason> {
+        let hit = hit.filter(|hit| is_that_way(packet, hit));
         let Some(hit) = hit.and_then(|hit| self.unless_orphan(hit)) else {
             return self.one_way(packet);
         };
-        if packet.is_stranger && hit.flow.owner != OwnerId::NOBODY {
+        // What came from an endpoint that nobody had taken is no registered socket's either.
+        let is_strange = packet.is_stranger || packet.is_box;
+        if is_strange && hit.flow.owner != OwnerId::NOBODY {
             return self.unless_strange(packet, hit);
         }
         let gives_way = match packet.headers.transport {

@@ -20,13 +20,15 @@ const EVERY_PROTOCOL: Protocol = Protocol(0);
 pub struct PortView {
     /// The NIC's own MAC address.
     pub mac: MacAddr,
+    /// The first of its addresses, which speaks for the box about transit.
+    pub first_address: Option<Ipv4Addr>,
 }
 
 /// Rules and surroundings at one moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct View {
     /// The compiled rules.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// What each rule has matched; outlives a view as long as the ruleset's text stays.
     pub rule_hits: Arc<RuleHits>,
     /// All addresses of the box.
@@ -37,6 +39,13 @@ pub struct View {
     pub ports: Vec<PortView>,
     /// The marks of the host port.
     pub marks: Marks,
+    /// The broadcast addresses of the box's own subnets.
+    pub broadcasts: HashSet<Ipv4Addr>,
+    /// Where somebody listens; address 0.0.0.0 is all of the box's. Asked only for a rule
+    /// that wants to know.
+    pub listening: HashSet<(Protocol, Endpoint)>,
+    /// Whether what new rules would not let pass goes on if the old ones did.
+    pub keep_established: bool,
 }
 
 impl View {
@@ -50,6 +59,16 @@ impl View {
             .iter()
             .filter(|set| set.proto == proto || set.proto == EVERY_PROTOCOL)
             .any(|set| set.addr == at.addr && set.ports.contains(&at.port))
+    }
+
+    /// Whether an address is that of a group of hosts.
+    pub(crate) fn is_group(&self, addr: Ipv4Addr) -> bool {
+        addr.is_multicast() || addr.is_broadcast() || self.broadcasts.contains(&addr)
+    }
+
+    pub(crate) fn is_listening(&self, proto: Protocol, at: Endpoint) -> bool {
+        let anywhere = Endpoint::new(Ipv4Addr::UNSPECIFIED, at.port);
+        self.listening.contains(&(proto, at)) || self.listening.contains(&(proto, anywhere))
     }
 }
 

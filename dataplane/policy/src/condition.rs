@@ -2,9 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use wire::Protocol;
-
-use crate::{FirstPacket, PortId, PortRange, Rule};
+use crate::PortId;
 
 /// One question of a rule about one field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -49,6 +47,23 @@ impl Network {
         Self {
             bits: addr.to_bits() & mask.to_bits(),
             mask: mask.to_bits(),
+        }
+    }
+
+    /// The network of a prefix; none if it is longer than an address.
+    #[must_use]
+    pub const fn of_prefix(addr: Ipv4Addr, bits: u8) -> Option<Self> {
+        if bits > 32 {
+            return None;
+        }
+        Some(Self::new(addr, Ipv4Addr::from_bits(Self::mask_of(bits))))
+    }
+
+    /// The mask of a prefix length of at most 32.
+    pub(crate) const fn mask_of(bits: u8) -> u32 {
+        match u32::MAX.checked_shl(32 - bits as u32) {
+            Some(mask) => mask,
+            None => 0,
         }
     }
 
@@ -142,6 +157,13 @@ impl PortSet {
         self.0.contains(port.0)
     }
 
+    /// Whether a packet's port is one of them; an unknown port is only in [`PortSet::ALL`].
+    #[inline]
+    #[must_use]
+    pub fn has(&self, port: Option<PortId>) -> bool {
+        port.map_or(*self == Self::ALL, |port| self.contains(port))
+    }
+
     /// Every port that is not in this set.
     #[must_use]
     pub const fn complement(self) -> Self {
@@ -156,22 +178,6 @@ impl FromIterator<PortId> for PortSet {
                 .into_iter()
                 .fold(ByteSet::EMPTY, |set, port| set.or(ByteSet::of(port.0))),
         )
-    }
-}
-
-impl Rule {
-    /// Whether the packet passes every test of this rule.
-    #[inline]
-    pub(crate) fn matches(&self, packet: &FirstPacket) -> bool {
-        let FirstPacket { port, tuple } = packet;
-        self.in_ports.contains(*port)
-            && self.proto.holds(|&p: &Protocol| p == tuple.proto)
-            && self
-                .destination_ports
-                .holds(|r: &PortRange| r.contains(tuple.dst.port))
-            && self.destination.holds(|n| n.contains(tuple.dst.addr))
-            && self.source.holds(|n| n.contains(tuple.src.addr))
-            && self.source_ports.holds(|r| r.contains(tuple.src.port))
     }
 }
 

@@ -1,8 +1,8 @@
-//! Compiled rules: a first packet in, a decision out.
+//! Compiled rules: a packet in, a decision out.
 //!
-//! Invariant: a policy never changes; a new ruleset or a changed interface address
-//! makes a new policy with a higher generation.
-//! Never here: text, allocation while deciding, I/O, clocks.
+//! Invariant: a policy never changes, but for what its limits have given out; a new ruleset
+//! or a changed interface address makes a new policy with a higher generation.
+//! Never here: text, allocation or locks while asking, I/O, clocks.
 
 #![cfg_attr(
     not(test),
@@ -16,51 +16,53 @@
 
 use std::ops::RangeInclusive;
 
-use wire::{Endpoint, Protocol, Tuple};
+use wire::Protocol;
 
+mod asked;
+pub mod capture;
+mod check;
+mod classifier;
 mod condition;
-mod decide;
+mod cuts;
+mod filing;
+mod hash_limit;
+mod hook;
+mod key;
+mod limit;
+mod packet;
+mod policy;
+mod prefixes;
 mod program;
+mod quality;
 mod ranges;
 mod reach;
 mod region;
+mod sets;
+mod walk;
+mod zones;
 
 pub use condition::{Network, PortSet, Test};
+pub use hook::Hook;
+pub use packet::{ConnState, Packet, StateSet};
+pub use policy::Policy;
 pub use program::{
-    Action, ChainId, LocalPort, MAX_NESTING, MAX_STEPS, Program, ProgramError, Rule, Verdict,
+    Action, ChainId, Entry, LocalPort, MAX_NESTING, MAX_OWNERS, MAX_STEPS, NoListener, OwnerTest,
+    Program, ProgramError, RejectWith, Rule, Verdict,
 };
+pub use quality::{Condition, End, HashKey, HashLimit, Quality, Rate, SetId, Which};
 pub use ranges::{PortRange, WIDEST};
+pub use sets::{IpSet, NetworkEntry, PortEntry, SetEntries};
+pub use walk::{Arrival, Sink, Stop};
+pub use zones::{ServiceId, ServiceSpec, ZoneDenial, ZoneError, ZoneId, ZoneSpec, Zones};
 
 /// Index of a `[[port]]` in the configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct PortId(pub u8);
 
 /// Index of a rule in its policy: chain by chain in the order of their declaration,
-/// in a chain from top to bottom.
+/// in a chain from top to bottom; after all rules the policies of the hooks' chains.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct RuleId(pub u32);
-
-/// What the rules are asked about: the first packet of a flow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FirstPacket {
-    /// The port that it came in by.
-    pub port: PortId,
-    /// Protocol, addresses and ports.
-    pub tuple: Tuple,
-}
-
-/// What the rules say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
-    /// Take the flow to this local endpoint.
-    Redirect(Endpoint),
-    /// A rule wants a redirect, but the ingress interface has no address to redirect to.
-    NoLocalAddress,
-    /// A rule drops it.
-    Drop,
-    /// No rule took it.
-    Unclaimed,
-}
 
 /// A protocol and a range of ports at one address.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -71,32 +73,4 @@ pub struct Endpoints {
     pub proto: Protocol,
     /// The ports; `0..=65535` where the protocol has none.
     pub ports: RangeInclusive<u16>,
-}
-
-/// Compiled rules. Made by [`Policy::new`], which checks all that [`Policy::decide`] relies on.
-#[derive(Debug)]
-pub struct Policy {
-    generation: u32,
-    /// Every chain's rules, one chain after the other; a [`RuleId`] is an index here.
-    rules: Box<[Rule]>,
-    /// Where each chain lies in `rules`. The first is where a packet enters.
-    chains: Box<[program::Span]>,
-    fallthrough: Verdict,
-    ports: Box<[LocalPort]>,
-    /// The first address of each port, by [`PortId`].
-    first_addresses: Box<[Option<std::net::Ipv4Addr>]>,
-}
-
-impl Policy {
-    /// The number that its maker gave it.
-    #[must_use]
-    pub const fn generation(&self) -> u32 {
-        self.generation
-    }
-
-    /// How many rules it has; every [`RuleId`] that `decide` reports is below it.
-    #[must_use]
-    pub const fn rule_count(&self) -> usize {
-        self.rules.len()
-    }
 }

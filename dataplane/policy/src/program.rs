@@ -1,19 +1,23 @@
-//! What a policy is made from, and the check that makes deciding safe: every jump
-//! lands, no chain calls itself, nesting and steps are bounded.
+//! What a policy is made from.
 
-use std::collections::HashMap;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use wire::Protocol;
 
-use crate::{Network, Policy, PortId, PortRange, PortSet, RuleId, Test};
+use crate::{Condition, Hook, IpSet, Network, PortId, PortRange, PortSet, RuleId, Test, Zones};
 
 /// How deep chains may call chains: the size of the walk's return stack.
 pub const MAX_NESTING: usize = 64;
 
-/// How many rules one packet may be held against at worst. Chains that call others
-/// twice double the work per level, so a short text could ask for years.
+/// How many rules one packet may be held against at one hook, at worst. Chains that call
+/// others twice double the work per level, so a short text could ask for years.
 pub const MAX_STEPS: u64 = 1 << 20;
+
+/// How many owner tests there may be besides those of tproxy OUTPUT: as many as a packet
+/// has bits for.
+pub const MAX_OWNERS: usize = 8;
 
 /// Index of a chain in its program.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -29,6 +33,57 @@ pub enum Verdict {
     Drop,
 }
 
+/// How a refused packet's sender is told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum RejectWith {
+    /// ICMP: the port is unreachable.
+    #[default]
+    PortUnreachable,
+    /// ICMP: the network is unreachable.
+    NetUnreachable,
+    /// ICMP: the host is unreachable.
+    HostUnreachable,
+    /// ICMP: the protocol is unreachable.
+    ProtoUnreachable,
+    /// ICMP: the network is prohibited.
+    NetProhibited,
+    /// ICMP: the host is prohibited.
+    HostProhibited,
+    /// ICMP: administratively filtered.
+    AdminProhibited,
+    /// A TCP reset.
+    TcpReset,
+}
+
+impl RejectWith {
+    /// The code of the ICMP message "destination unreachable"; none for a reset.
+    #[must_use]
+    pub const fn code(self) -> Option<u8> {
+        match self {
+            Self::NetUnreachable => Some(0),
+            Self::HostUnreachable => Some(1),
+            Self::ProtoUnreachable => Some(2),
+            Self::PortUnreachable => Some(3),
+            Self::NetProhibited => Some(9),
+            Self::HostProhibited => Some(10),
+            Self::AdminProhibited => Some(13),
+            Self::TcpReset => None,
+        }
+    }
+}
+
+/// What becomes of a redirected connection if nobody listens where it is redirected to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum NoListener {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It is dropped.
+    Drop,
+    /// It goes on as if no rule had redirected it.
+    Accept,
+}
+
 /// What a rule that matches does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Action {
@@ -37,19 +92,54 @@ pub enum Action {
     Count,
     /// Calls a chain.
     Jump(ChainId),
-    /// Goes back to the calling chain; in the entry chain, to the program's verdict.
+    /// Goes on in a chain, which returns to where this one would.
+    Goto(ChainId),
+    /// Goes back to the calling chain; in a hook's own chain, to its policy.
     Return,
-    /// Ends the walk: unclaimed.
+    /// Ends the walk: it goes on.
     Accept,
     /// Ends the walk: dropped.
     Drop,
-    /// Ends the walk: to a local endpoint.
+    /// Ends the walk: refused, and the sender is told.
+    Reject(RejectWith),
+    /// Has it logged, and goes on.
+    Log,
+    /// Sets the mark to `mark & and ^ xor`, and goes on.
+    Mark {
+        /// The bits that stay.
+        and: u32,
+        /// The bits that change.
+        xor: u32,
+    },
+    /// Takes a packet without a flow out of tracking, and goes on. In raw only.
+    NoTrack,
+    /// Ends the walk: to a local endpoint. In tproxy only.
     Redirect {
         /// The address; none for the first address of the ingress port.
         addr: Option<Ipv4Addr>,
         /// The port; none to keep the packet's destination port.
         port: Option<u16>,
+        /// What happens if nobody listens there.
+        otherwise: NoListener,
     },
+    /// Ends the walk: it is to be translated. In nat only.
+    Nat,
+}
+
+impl Action {
+    /// Whether nothing further down in the chain is asked.
+    pub(crate) const fn ends_chain(self) -> bool {
+        match self {
+            Self::Goto(_)
+            | Self::Return
+            | Self::Accept
+            | Self::Drop
+            | Self::Reject(_)
+            | Self::Redirect { .. }
+            | Self::Nat => true,
+            Self::Count | Self::Jump(_) | Self::Log | Self::Mark { .. } | Self::NoTrack => false,
+        }
+    }
 }
 
 /// One rule: tests that must all hold, and an action.
@@ -57,6 +147,8 @@ pub enum Action {
 pub struct Rule {
     /// The ports that the packet may come in by.
     pub in_ports: PortSet,
+    /// The ports that it may leave by. An unknown one, here as above, is only in the set of all.
+    pub out_ports: PortSet,
     /// The protocol.
     pub proto: Test<Protocol>,
     /// The source address.
@@ -67,6 +159,8 @@ pub struct Rule {
     pub source_ports: Test<PortRange>,
     /// The destination port.
     pub destination_ports: Test<PortRange>,
+    /// What else must hold, asked in this order until something does not.
+    pub more: Vec<Condition>,
     /// What to do.
     pub action: Action,
 }
@@ -76,11 +170,13 @@ impl Default for Rule {
     fn default() -> Self {
         Self {
             in_ports: PortSet::ALL,
+            out_ports: PortSet::ALL,
             proto: Test::Any,
             source: Test::Any,
             destination: Test::Any,
             source_ports: Test::Any,
             destination_ports: Test::Any,
+            more: Vec::new(),
             action: Action::Count,
         }
     }
@@ -95,17 +191,44 @@ pub struct LocalPort {
     pub first_address: Option<Ipv4Addr>,
 }
 
+/// Where a packet enters the chains.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The point of its way.
+    pub hook: Hook,
+    /// The chain that it enters there.
+    pub chain: ChainId,
+    /// What becomes of a packet that comes out of that chain undecided.
+    pub policy: Verdict,
+}
+
+/// A question about the program that sends a packet.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct OwnerTest {
+    /// The user is one of these.
+    pub uids: RangeInclusive<u32>,
+    /// The group is one of these, if asked; only at tproxy OUTPUT.
+    pub gids: Option<RangeInclusive<u32>>,
+}
+
 /// Rules as their compiler hands them over.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Program {
     /// The number of this policy; the maker counts it up.
     pub generation: u32,
-    /// The chains; a packet enters at the first. [`RuleId`]s count through them in this order.
+    /// The chains. [`RuleId`]s count through them in this order.
     pub chains: Vec<Vec<Rule>>,
-    /// What becomes of a packet that leaves the first chain at its end.
-    pub fallthrough: Verdict,
+    /// Where packets enter; one for each hook at most. After the rules, each has a
+    /// [`RuleId`] in this order, for what its policy decides.
+    pub entries: Vec<Entry>,
     /// The ports of the configuration.
     pub ports: Vec<LocalPort>,
+    /// Sets of addresses and ports.
+    pub sets: Vec<IpSet>,
+    /// Questions about senders: those that more than tproxy OUTPUT asks first, [`MAX_OWNERS`] at most.
+    pub owners: Vec<OwnerTest>,
+    /// The zones.
+    pub zones: Arc<Zones>,
 }
 
 /// Why a program is no policy.
@@ -129,178 +252,36 @@ pub enum ProgramError {
         /// The jump that goes too deep.
         rule: RuleId,
     },
+    /// Two entries for one hook.
+    #[error("{} {} has two chains", .0.table(), .0.chain())]
+    EntryTwice(Hook),
+    /// An entry is for a chain that the program does not have.
+    #[error("{} {} is a chain that does not exist", .0.table(), .0.chain())]
+    NoSuchEntry(Hook),
+    /// A rule asks for a set or an owner test that the program does not have.
+    #[error("rule {} asks for a set or an owner that does not exist", .rule.0)]
+    NoSuchTest {
+        /// The rule that asks.
+        rule: RuleId,
+    },
+    /// A rule's action has no meaning in the table that leads to it.
+    #[error("rule {}: table {} has no such target", .rule.0, .hook.table())]
+    Misplaced {
+        /// The rule.
+        rule: RuleId,
+        /// Where a packet comes from that would meet it.
+        hook: Hook,
+    },
+    /// More owner tests than a packet has bits for, or one of a group, outside tproxy OUTPUT.
+    #[error("rule {}: at most {MAX_OWNERS} tests of users, and none of groups, outside tproxy OUTPUT", .rule.0)]
+    Owners {
+        /// The rule that asks one too many.
+        rule: RuleId,
+    },
+    /// Rules name more different sets of ports than can be counted.
+    #[error("rules name more than {} different sets of ports", u16::MAX)]
+    TooManyPortSets,
     /// One packet could be held against more than [`MAX_STEPS`] rules.
     #[error("one packet could be held against more than {MAX_STEPS} rules")]
     TooLong,
-}
-
-/// Where a chain lies in the flat list of rules.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Span {
-    pub(crate) start: u32,
-    pub(crate) end: u32,
-}
-
-impl Policy {
-    /// Checks and flattens a program.
-    ///
-    /// # Errors
-    /// If the program breaks one of the bounds that deciding relies on.
-    pub fn new(program: Program) -> Result<Self, ProgramError> {
-        let mut chains = Vec::with_capacity(program.chains.len());
-        let mut start = 0u32;
-        for chain in &program.chains {
-            // The steps of the entry chain alone would exceed the bound long before.
-            let length = u32::try_from(chain.len()).map_err(|_| ProgramError::TooLong)?;
-            let end = start.checked_add(length).ok_or(ProgramError::TooLong)?;
-            chains.push(Span { start, end });
-            start = end;
-        }
-        let policy = Self {
-            generation: program.generation,
-            rules: program.chains.into_iter().flatten().collect(),
-            chains: chains.into(),
-            fallthrough: program.fallthrough,
-            first_addresses: first_addresses(&program.ports),
-            ports: program.ports.into(),
-        };
-        policy.check()?;
-        Ok(policy)
-    }
-
-    /// The policy of no rules: it claims nothing.
-    #[must_use]
-    pub fn empty(generation: u32) -> Self {
-        Self {
-            generation,
-            rules: Box::default(),
-            chains: Box::default(),
-            fallthrough: Verdict::Accept,
-            ports: Box::default(),
-            first_addresses: Box::default(),
-        }
-    }
-
-    pub(crate) fn chain(&self, id: ChainId) -> Option<Span> {
-        self.chains.get(usize::try_from(id.0).ok()?).copied()
-    }
-
-    /// The rules of a stretch of the list, each with its number.
-    pub(crate) fn rules_of(&self, span: Span) -> impl Iterator<Item = (RuleId, &Rule)> {
-        let rules = self
-            .rules
-            .get(span.start as usize..span.end as usize)
-            .unwrap_or_default();
-        (span.start..span.end).map(RuleId).zip(rules)
-    }
-
-    fn jumps_of(&self, span: Span) -> impl Iterator<Item = (RuleId, ChainId)> {
-        self.rules_of(span)
-            .filter_map(|(id, rule)| match rule.action {
-                Action::Jump(chain) => Some((id, chain)),
-                _ => None,
-            })
-    }
-
-    /// Measures chains from the callees up, so that each is measured once however
-    /// often it is called, and without recursion, for a circle is found by this too.
-    /// A round measures at least all chains whose callees an earlier round measured, so
-    /// there are no more rounds than levels of nesting.
-    fn check(&self) -> Result<(), ProgramError> {
-        let mut measures: Vec<Option<Measure>> = vec![None; self.chains.len()];
-        let mut pending: Vec<u32> = (0..).take(self.chains.len()).collect();
-        while !pending.is_empty() {
-            let before = pending.len();
-            // Callees are mostly declared after their callers.
-            pending.reverse();
-            let mut left = Vec::new();
-            for id in pending {
-                match self.measure(ChainId(id), &measures)? {
-                    Some(measure) => {
-                        if let Some(slot) = measures.get_mut(id as usize) {
-                            *slot = Some(measure);
-                        }
-                    }
-                    None => left.push(id),
-                }
-            }
-            pending = left;
-            if pending.len() == before {
-                return Err(self.circle(pending.first().copied(), &measures));
-            }
-        }
-        match measures.first() {
-            Some(Some(entry)) if entry.steps > MAX_STEPS => Err(ProgramError::TooLong),
-            _ => Ok(()),
-        }
-    }
-
-    /// Steps and depth of one chain; none while a callee is not measured yet.
-    fn measure(
-        &self,
-        id: ChainId,
-        measures: &[Option<Measure>],
-    ) -> Result<Option<Measure>, ProgramError> {
-        let Some(span) = self.chain(id) else {
-            return Ok(None);
-        };
-        let mut sum = Measure {
-            steps: u64::from(span.end - span.start),
-            depth: 0,
-        };
-        for (rule, callee) in self.jumps_of(span) {
-            let slot = measures
-                .get(callee.0 as usize)
-                .ok_or(ProgramError::NoSuchChain { rule })?;
-            let Some(callee) = slot else { return Ok(None) };
-            sum.steps = sum.steps.saturating_add(callee.steps);
-            sum.depth = sum.depth.max(callee.depth + 1);
-            if sum.depth > MAX_NESTING {
-                return Err(ProgramError::TooDeep { rule });
-            }
-        }
-        Ok(Some(sum))
-    }
-
-    /// Every chain without a measure calls one without, so following them must come round.
-    fn circle(&self, first: Option<u32>, measures: &[Option<Measure>]) -> ProgramError {
-        let unmeasured = |chain: &ChainId| matches!(measures.get(chain.0 as usize), Some(None));
-        let mut seen = HashMap::new();
-        let mut jumps = Vec::new();
-        let mut at = first.map(ChainId);
-        while let Some(chain) = at {
-            if let Some(first) = seen.insert(chain, jumps.len()) {
-                jumps.drain(..first);
-                break;
-            }
-            let span = self.chain(chain);
-            let next =
-                span.and_then(|span| self.jumps_of(span).find(|(_, callee)| unmeasured(callee)));
-            jumps.extend(next.map(|(rule, _)| rule));
-            at = next.map(|(_, callee)| callee);
-        }
-        ProgramError::Loop { jumps }
-    }
-}
-
-/// What walking a chain can cost.
-#[derive(Clone, Copy, Debug)]
-struct Measure {
-    steps: u64,
-    depth: usize,
-}
-
-fn first_addresses(ports: &[LocalPort]) -> Box<[Option<Ipv4Addr>]> {
-    let length = ports
-        .iter()
-        .map(|p| usize::from(p.port.0) + 1)
-        .max()
-        .unwrap_or(0);
-    let mut addresses = vec![None; length];
-    for local in ports {
-        if let Some(slot) = addresses.get_mut(usize::from(local.port.0)) {
-            *slot = local.first_address;
-        }
-    }
-    addresses.into()
 }

@@ -12,7 +12,9 @@ use wire::Protocol;
 use crate::condition::ByteSet;
 use crate::ranges::Ranges;
 use crate::region::Region;
-use crate::{Action, ChainId, Endpoints, Policy, PortRange, PortSet, Rule, Test, Verdict, WIDEST};
+use crate::{
+    Action, ChainId, Endpoints, Hook, Policy, PortRange, PortSet, Rule, Test, Verdict, WIDEST,
+};
 
 /// How many [`Endpoints`] one address gets at most; more are merged into fewer, wider ones.
 const MAX_PER_ADDRESS: usize = 16;
@@ -35,7 +37,7 @@ enum Claim {
 type Claims = BTreeMap<Ipv4Addr, Vec<(ByteSet, PortRange)>>;
 
 impl Policy {
-    /// Every local endpoint that a redirect can lead to.
+    /// Every local endpoint that a redirect from the wire can lead to.
     #[must_use]
     pub fn proxies(&self) -> Vec<Endpoints> {
         let mut found = Claims::new();
@@ -60,8 +62,8 @@ impl Policy {
             .collect()
     }
 
-    /// For each of the box's own addresses, what [`Policy::decide`] could answer other than
-    /// unclaimed about, whatever configured port, source and source port a packet has.
+    /// For each of the box's own addresses, what the tproxy table has something to say about
+    /// on arrival, whatever configured port, source and source port a packet has.
     #[must_use]
     pub fn concerns(&self, own: &[Ipv4Addr]) -> Vec<Endpoints> {
         own.iter()
@@ -102,6 +104,9 @@ impl Policy {
     /// Sends all packets, or all to one destination, through the rules, and tells of
     /// every region that a rule or the fallthrough decides about.
     fn walk(&self, destination: Option<Ipv4Addr>, mut claim: impl FnMut(Claim, &Region)) {
+        let Some(entry) = self.entry(Hook::TproxyPrerouting) else {
+            return;
+        };
         let all: PortSet = self.ports.iter().map(|p| p.port).collect();
         let all = Region::from_ports(all.0);
         let budget = MIN_BUDGET + BUDGET_PER_RULE * self.rules.len();
@@ -111,16 +116,17 @@ impl Policy {
             budget,
             claim: &mut claim,
         };
-        let rest = walk.through(ChainId(0), all.clone());
+        let rest = walk.through(entry.chain, all.clone());
         let exhausted = walk.budget == 0;
         if exhausted {
+            // Other tables' rules are among them: more than need be, which is allowed.
             for rule in self.rules.iter().filter(|rule| rule.concerns(destination)) {
                 if let Some(kind) = Claim::of(rule.action) {
                     claim(kind, &Region::of_rule(rule).and(&all));
                 }
             }
         }
-        if self.fallthrough == Verdict::Drop {
+        if entry.policy == Verdict::Drop {
             claim(Claim::Drop, if exhausted { &all } else { &rest });
         }
     }
@@ -129,9 +135,16 @@ impl Policy {
 impl Claim {
     const fn of(action: Action) -> Option<Self> {
         match action {
-            Action::Drop => Some(Self::Drop),
-            Action::Redirect { addr, port } => Some(Self::Redirect { addr, port }),
-            Action::Count | Action::Jump(_) | Action::Return | Action::Accept => None,
+            Action::Drop | Action::Reject(_) | Action::Nat => Some(Self::Drop),
+            Action::Redirect { addr, port, .. } => Some(Self::Redirect { addr, port }),
+            Action::Count
+            | Action::Jump(_)
+            | Action::Goto(_)
+            | Action::Return
+            | Action::Accept
+            | Action::Log
+            | Action::Mark { .. }
+            | Action::NoTrack => None,
         }
     }
 }
@@ -144,8 +157,12 @@ impl Rule {
 
     /// Whether ingress port, protocol and destination port alone decide if it matches.
     fn is_exact(&self, destination: Option<Ipv4Addr>) -> bool {
+        // Later fragments have no ports, so no test of ports can be relied on for them; but what
+        // is not a first packet is asked about no redirect.
         self.source.is_any()
             && self.source_ports.is_any()
+            && self.more.is_empty()
+            && self.out_ports == PortSet::ALL
             && (destination.is_some() || self.destination.is_any())
     }
 }
@@ -164,10 +181,7 @@ impl<F: FnMut(Claim, &Region)> Walk<'_, F> {
         let mut region = region;
         let mut returned = Region::default();
         let policy = self.policy;
-        let Some(span) = policy.chain(chain) else {
-            return region;
-        };
-        for (_, rule) in policy.rules_of(span) {
+        for (_, rule) in policy.rules_of(chain) {
             self.budget = self.budget.saturating_sub(region.cells().len().max(1));
             if region.is_empty() || self.budget == 0 {
                 break;
@@ -188,17 +202,23 @@ impl<F: FnMut(Claim, &Region)> Walk<'_, F> {
                 }
             };
             region = match rule.action {
-                Action::Count => region,
+                Action::Count | Action::Log | Action::Mark { .. } | Action::NoTrack => region,
                 Action::Accept => rest(region, &matched),
                 Action::Return => {
                     let rest = rest(region, &matched);
                     returned = returned.or(matched);
                     rest
                 }
-                Action::Drop | Action::Redirect { .. } => {
+                Action::Drop | Action::Reject(_) | Action::Nat | Action::Redirect { .. } => {
                     if let Some(kind) = Claim::of(rule.action) {
                         (self.claim)(kind, &matched);
                     }
+                    rest(region, &matched)
+                }
+                Action::Goto(callee) => {
+                    // What it does not decide about goes back where this chain goes back to.
+                    let back = self.through(callee, matched.clone());
+                    returned = returned.or(back);
                     rest(region, &matched)
                 }
                 Action::Jump(callee) => {

@@ -28,6 +28,8 @@ pub(crate) struct Lane {
     /// Of the box's own direction alone: the sequence number that it would send next in the
     /// upper half, the one that it expects next in the lower.
     expected: AtomicU64,
+    /// What the rules were asked about this direction; 0 if they never let anything pass.
+    judged: AtomicU64,
 }
 
 /// A reading of one direction.
@@ -52,6 +54,7 @@ impl Lane {
             tcp: AtomicU64::new(0),
             seqs: AtomicU64::new(0),
             expected: AtomicU64::new(0),
+            judged: AtomicU64::new(0),
         }
     }
 
@@ -63,6 +66,7 @@ impl Lane {
             &self.tcp,
             &self.seqs,
             &self.expected,
+            &self.judged,
         ] {
             word.store(0, Relaxed);
         }
@@ -76,6 +80,18 @@ impl Lane {
             tcp: self.tcp.load(Relaxed),
             seqs: self.seqs.load(Relaxed),
         }
+    }
+
+    pub(crate) fn judged(&self) -> u64 {
+        self.judged.load(Relaxed)
+    }
+
+    pub(crate) fn set_judged(&self, word: u64) {
+        self.judged.store(word, Relaxed);
+    }
+
+    pub(crate) fn has_carried(&self) -> bool {
+        self.packets.load(Relaxed) != 0
     }
 
     /// Adds one packet. Not a read-modify-write: there is one writer.

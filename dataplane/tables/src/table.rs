@@ -200,6 +200,33 @@ impl<const K: usize> FlowTable<K> {
         }
     }
 
+    /// The word that [`Self::set_judged`] has left with this direction of the flow; 0 if none.
+    /// It goes with the flow.
+    #[must_use]
+    pub fn judged(&self, hit: &Hit<K>) -> u64 {
+        self.lanes(hit).0.judged()
+    }
+
+    /// Leaves a word with this direction of the flow: what its caller has decided about it.
+    ///
+    /// Whoever stores last wins. A word that meant a flow which has gone meanwhile is cleared
+    /// before its place is given to another, for a place rests longer than a batch takes.
+    pub fn set_judged(&self, hit: &Hit<K>, word: u64) {
+        self.lanes(hit).0.set_judged(word);
+    }
+
+    /// Whether a packet of the direction opposite to that of the hit has been carried.
+    #[must_use]
+    pub fn is_answered(&self, hit: &Hit<K>) -> bool {
+        self.lanes(hit).1.has_carried()
+    }
+
+    /// Whether a packet of this direction has been carried.
+    #[must_use]
+    pub fn has_carried(&self, hit: &Hit<K>) -> bool {
+        self.lanes(hit).0.has_carried()
+    }
+
     fn lanes(&self, hit: &Hit<K>) -> (&Lane, &Lane) {
         let cell = &self.cells[hit.id.idx as usize];
         match hit.direction {

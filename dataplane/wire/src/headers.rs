@@ -86,9 +86,58 @@ pub struct IcmpHeader {
     pub kind: u8,
     /// ICMP code.
     pub code: u8,
-    /// For an error (types 3, 4, 5, 11, 12) with a readable embedded packet: its tuple,
-    /// as the host that the error is about sent it.
+    /// The identifier of a request or a reply; 0 of anything else.
+    pub id: u16,
+    /// For an error with a readable embedded packet: its tuple, as the host that the error is
+    /// about sent it.
     pub embedded: Option<Tuple>,
+}
+
+impl IcmpHeader {
+    /// Whether it is an error about another packet (RFC 792: types 3, 4, 5, 11, 12).
+    #[must_use]
+    pub const fn is_error(&self) -> bool {
+        matches!(self.kind, 3 | 4 | 5 | 11 | 12)
+    }
+
+    /// Whether it asks for a reply: echo, timestamp, information, address mask (RFC 950).
+    #[must_use]
+    pub const fn is_request(&self) -> bool {
+        matches!(self.kind, 8 | 13 | 15 | 17)
+    }
+
+    /// Whether it is the reply to a request.
+    #[must_use]
+    pub const fn is_reply(&self) -> bool {
+        matches!(self.kind, 0 | 14 | 16 | 18)
+    }
+
+    /// What stands for the ports in the tuple of a request or a reply: the identifier at the end
+    /// that asks, the request's type at the end that answers. So a reply's tuple is the reverse
+    /// of its request's. Which of both a packet is, its type tells and not its tuple.
+    const fn ports(&self) -> (u16, u16) {
+        match self.kind {
+            8 | 13 | 15 | 17 => (self.id, self.kind as u16),
+            0 => (8, self.id),
+            14 | 16 | 18 => (self.kind as u16 - 1, self.id),
+            _ => (0, 0),
+        }
+    }
+
+    /// Reads type, code and identifier.
+    const fn read(header: [u8; 8]) -> Self {
+        let [kind, code, _, _, i0, i1, _, _] = header;
+        let mut icmp = Self {
+            kind,
+            code,
+            id: 0,
+            embedded: None,
+        };
+        if icmp.is_request() || icmp.is_reply() {
+            icmp.id = u16::from_be_bytes([i0, i1]);
+        }
+        icmp
+    }
 }
 
 /// The transport header of a packet that is not a later fragment.
@@ -128,7 +177,9 @@ pub struct Headers {
     pub(crate) l4: u16,
     /// Offset of the first byte behind the IP packet (Ethernet padding follows).
     pub(crate) end: u16,
-    /// Protocol, addresses and ports; ports are 0 where [`Transport::Other`] or ICMP.
+    /// Protocol, addresses and ports. Ports are 0 where [`Transport::Other`]; an ICMP request has
+    /// its identifier as source and its type as destination port, its reply the same the other
+    /// way round, any other ICMP message 0.
     pub tuple: Tuple,
     /// The transport header.
     pub transport: Transport,
@@ -337,32 +388,36 @@ fn parse_transport(
             Ok((Transport::Udp, sport, dport))
         }
         Protocol::ICMP => {
-            let [kind, code, ..]: [u8; 8] = take(body, 0)?;
-            let embedded = match kind {
-                3 | 4 | 5 | 11 | 12 => body.get(8..).and_then(parse_embedded),
-                _ => None,
-            };
-            Ok((
-                Transport::Icmp(IcmpHeader {
-                    kind,
-                    code,
-                    embedded,
-                }),
-                0,
-                0,
-            ))
+            let mut icmp = IcmpHeader::read(take(body, 0)?);
+            if icmp.is_error() {
+                icmp.embedded = body.get(8..).and_then(parse_embedded);
+            }
+            let (sport, dport) = icmp.ports();
+            Ok((Transport::Icmp(icmp), sport, dport))
         }
         _ => Ok((Transport::Other, 0, 0)),
     }
 }
 
-/// The tuple inside an ICMP error, if it is that of a TCP or UDP packet with its ports there.
+/// The tuple inside an ICMP error, if it is that of a packet which an error may be about and
+/// its ports are there.
 fn parse_embedded(packet: &[u8]) -> Option<Tuple> {
     let ip = Ip::parse_embedded(packet).ok()?;
-    if ip.fragment == Fragment::Later || !matches!(ip.proto, Protocol::TCP | Protocol::UDP) {
+    if ip.fragment == Fragment::Later {
         return None;
     }
-    let (sport, dport) = ports(packet.get(ip.header_bytes..)?).ok()?;
+    let body = packet.get(ip.header_bytes..)?;
+    let (sport, dport) = match ip.proto {
+        Protocol::TCP | Protocol::UDP => ports(body).ok()?,
+        Protocol::ICMP => {
+            let icmp = IcmpHeader::read(take(body, 0).ok()?);
+            if icmp.is_error() {
+                return None;
+            }
+            icmp.ports()
+        }
+        _ => (0, 0),
+    };
     Some(Tuple {
         proto: ip.proto,
         src: Endpoint::new(ip.src, sport),

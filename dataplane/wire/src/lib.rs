@@ -24,6 +24,7 @@ mod headers;
 mod reply;
 mod rewrite;
 mod tuple;
+mod unreachable;
 
 pub use ethernet::{
     ETHERNET_BYTES, EtherType, MacAddr, VLAN_TAG_BYTES, set_destination, set_source,
@@ -32,3 +33,4 @@ pub use headers::{Fragment, Headers, IcmpHeader, ParseError, TcpFlags, TcpHeader
 pub use reply::{RESET_MAX_BYTES, reset_for};
 pub use rewrite::{complete_partial_checksum, rewrite, rewrite_icmp_error};
 pub use tuple::{Endpoint, Protocol, Tuple};
+pub use unreachable::{UNREACHABLE_ADDS, unreachable_for};

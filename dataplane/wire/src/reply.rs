@@ -6,6 +6,14 @@ use crate::headers::{Headers, TcpFlags, Transport};
 /// Room that a frame needs for [`reset_for`]: Ethernet, two tags, IPv4 and TCP without options.
 pub const RESET_MAX_BYTES: usize = 14 + 8 + 20 + 20;
 
+/// The MAC addresses change places; tags stay.
+pub(crate) fn turn_round(frame: &mut [u8]) -> Option<()> {
+    let ethernet = frame.first_chunk_mut::<12>()?;
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = *ethernet;
+    *ethernet = [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5];
+    Some(())
+}
+
 /// Turns a TCP segment into the reset that refuses it (RFC 9293 3.10.7.1), ready to go back
 /// where it came from, and returns the frame's new length.
 ///
@@ -26,10 +34,7 @@ pub fn reset_for(frame: &mut [u8], headers: &Headers) -> Option<usize> {
     let l3 = usize::from(headers.l3);
     let new_len = l3 + 40;
 
-    // The MAC addresses change places; tags stay.
-    let ethernet = frame.first_chunk_mut::<12>()?;
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = *ethernet;
-    *ethernet = [s0, s1, s2, s3, s4, s5, d0, d1, d2, d3, d4, d5];
+    turn_round(frame)?;
 
     // Options, if there were any, are left behind: the new header is 20 bytes.
     let packet = frame.get_mut(l3..new_len)?;

@@ -133,8 +133,9 @@ pub fn complete_partial_checksum(frame: &mut [u8], headers: &Headers) {
 }
 
 /// Translates an ICMP error: the outer addresses become those of `outer`, the embedded
-/// packet's tuple becomes `inner` (RFC 5508 REQ-4, REQ-5). The embedded transport checksum is
-/// carried along if it was kept; the ICMP checksum covers all of it.
+/// packet's tuple becomes `inner` (RFC 5508 REQ-4, REQ-5), of what is neither TCP nor UDP the
+/// addresses alone. The embedded transport checksum is carried along if it was kept; the ICMP
+/// checksum covers all of it.
 ///
 /// Does nothing to a frame that is not an ICMP error with a readable embedded packet.
 pub fn rewrite_icmp_error(frame: &mut [u8], headers: &Headers, outer: &Tuple, inner: &Tuple) {
@@ -160,20 +161,20 @@ pub fn rewrite_icmp_error(frame: &mut [u8], headers: &Headers, outer: &Tuple, in
     put_addresses(frame, inner_l3, inner);
     update(frame, inner_l3 + IP_CHECK, |check| addresses.apply(check));
     let inner_l4 = inner_l3 + ihl;
-    put_ports(frame, inner_l4, inner);
     let delta = port_delta(addresses, &old_inner, inner);
-    let (at, udp) = match inner.proto {
-        Protocol::TCP => (inner_l4 + TCP_CHECK, false),
-        _ => (inner_l4 + UDP_CHECK, true),
+    let check_at = match inner.proto {
+        Protocol::TCP => Some(inner_l4 + TCP_CHECK),
+        Protocol::UDP => Some(inner_l4 + UDP_CHECK),
+        _ => None,
     };
-    if at + 2 <= end {
-        update(frame, at, |check| {
-            if udp {
-                update_udp(check, delta)
-            } else {
-                delta.apply(check)
-            }
-        });
+    if let Some(at) = check_at {
+        put_ports(frame, inner_l4, inner);
+        if at + 2 <= end {
+            update(frame, at, |check| match inner.proto {
+                Protocol::UDP => update_udp(check, delta),
+                _ => delta.apply(check),
+            });
+        }
     }
 
     let after = checksum::fold(checksum::sum(frame.get(inner_l3..end).unwrap_or_default()));

@@ -25,4 +25,10 @@ impl Frames for RingFrames<'_> {
             self.region.shorten(frame, len);
         }
     }
+
+    fn lengthen(&mut self, at: usize, len: usize) {
+        if let Some(frame) = self.frames.get_mut(at) {
+            self.region.lengthen(frame, len);
+        }
+    }
 }

@@ -169,6 +169,12 @@ impl Region {
         self.set_len(frame, len.min(frame.len()));
     }
 
+    /// Makes a frame longer, as far as its chunk reaches; shorter it does not get. The new bytes
+    /// are what an earlier frame has left.
+    pub fn lengthen(&self, frame: &mut Frame, len: usize) {
+        self.set_len(frame, len.max(frame.len()));
+    }
+
     /// Sets a frame's length, as far as its chunk reaches.
     pub(crate) fn set_len(&self, frame: &mut Frame, len: usize) {
         // SAFETY: as in `bytes`.

@@ -3,6 +3,8 @@
 //!
 //! Invariant: a test that gets a stage ends with the audit of all captures and of all frames.
 
+pub mod administrator;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -48,6 +50,8 @@ pub struct Script {
     pub ruleset: String,
     /// More lines for the top of the configuration.
     pub top: String,
+    /// The tables of zones and services, where the usual ones are not wanted.
+    pub zones: Option<String>,
     /// More tables for the configuration.
     pub tables: String,
     /// Where relays listen.
@@ -64,6 +68,7 @@ impl Script {
             mode,
             ruleset: RULES.to_owned(),
             top: String::new(),
+            zones: None,
             tables: String::new(),
             relays: vec![RELAY],
             addresses: Vec::new(),
@@ -74,6 +79,12 @@ impl Script {
     pub fn with_rules(mut self, lines: &[&str]) -> Self {
         let lines = lines.join("\n");
         self.ruleset = format!("*tproxy\n:PREROUTING ACCEPT [0:0]\n{lines}\nCOMMIT\n");
+        self
+    }
+
+    /// The same with all of this ruleset.
+    pub fn with_ruleset(mut self, ruleset: &str) -> Self {
+        self.ruleset = ruleset.to_owned();
         self
     }
 
@@ -154,6 +165,7 @@ impl Stage {
         ];
         let mut config = Config::new(script.mode, script.ruleset.clone());
         config.top += &script.top;
+        config.zones.clone_from(&script.zones);
         config.tables += &script.tables;
         let daemon = Daemon::start(&lab, &config)?;
         let relays = script.relays.iter();

@@ -1,5 +1,6 @@
 //! Batches of frames go through a pipeline that redirects the web to a proxy and where
-//! proxies' sockets are registered.
+//! proxies' sockets are registered, without rules that judge and with such rules, which come
+//! and go.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -10,7 +11,10 @@ use pipeline::{
     BATCH, Counters, DropReason, Event, Frames, Ingress, Mark, Marks, Pipeline, PortId, PortView,
     RuleHits, SharedView, Verdict, View,
 };
-use policy::{Action, Policy, PortRange, Program, Rule, Test};
+use policy::{
+    Action, ChainId, Condition, ConnState, Entry, Hook, LocalPort, NoListener, Policy, PortRange,
+    Program, Quality, RejectWith, Rule, StateSet, Test,
+};
 use tables::{FlowTable, Lookup, Registrations};
 use wire::{Endpoint, Headers, MacAddr, Protocol, Transport, Tuple};
 
@@ -30,7 +34,8 @@ const MARKS: Marks = Marks::new([0xa1, 0xb2, 0xc3]);
 const FLOWS: usize = 64;
 
 /// The input: frames, each with a byte that says where it comes from, whether its sender is
-/// registered, and whether a socket is registered or goes before it, one for the time since the last one, and two for its length.
+/// registered or from no taken endpoint, and whether a socket is registered or goes before it, or
+/// other rules come, one for the time since the last one, and two for its length.
 ///
 /// # Panics
 /// If a frame gets no verdict, a counter does not agree, or a frame would leave by a way that
@@ -40,11 +45,13 @@ pub fn batches(bytes: &[u8]) {
     let registrations = Arc::new(Registrations::new(8, 7));
     let mut registered = Sockets::open(&flows, &registrations);
     let counters = Arc::<Counters>::default();
+    let views: SharedView = Arc::new(ArcSwap::from_pointee(view(1)));
     let mut pipeline = Pipeline::new(
         Arc::clone(&flows),
         Arc::clone(&registrations),
-        view(),
+        Arc::clone(&views),
         Arc::clone(&counters),
+        Arc::default(),
         Arc::default(),
         0,
         42,
@@ -67,7 +74,10 @@ pub fn batches(bytes: &[u8]) {
             batch.carry(&mut pipeline, now_ns, &flows, &mut senders);
             batch.ingress = ingress;
         }
-        if is_change {
+        if is_change && from & 0x80 != 0 {
+            let generation = views.load().policy.generation() + 1;
+            views.store(Arc::new(view(generation)));
+        } else if is_change {
             registered.toggle(usize::from(from >> 3 & 3), &flows, &registrations);
             registrations.set_diverted(registrations.counts().0);
         }
@@ -99,6 +109,7 @@ fn dress(frame: &mut [u8], from: u8) {
     let port = PortId(from >> 2 & 1);
     if let Some(macs) = frame.first_chunk_mut::<12>() {
         let (dst, src) = match from & 3 {
+            2 if from & 0x30 == 0x30 => (MacAddr([2; 6]), MARKS.from_box(port)),
             2 if from & 0x20 != 0 => (MacAddr([2; 6]), MARKS.from_stranger(port)),
             2 => (MacAddr([2; 6]), MARKS.from_stack(port)),
             3 => (MARKS.from_wire(port), MacAddr([2; 6])),
@@ -137,7 +148,15 @@ impl Frames for Batch {
         assert!(len <= self.frames[at].len(), "a frame only gets shorter");
         self.frames[at].truncate(len);
     }
+
+    fn lengthen(&mut self, at: usize, len: usize) {
+        let frame = &mut self.frames[at];
+        frame.resize(len.min(CHUNK_BYTES).max(frame.len()), 0xaa);
+    }
 }
+
+/// How long a frame may get.
+const CHUNK_BYTES: usize = 3840;
 
 impl Batch {
     /// Takes the frames through and empties the batch.
@@ -156,7 +175,8 @@ impl Batch {
         for (verdict, (before, after)) in verdicts.iter().zip(before.iter().zip(&self.frames)) {
             assert_ne!(*verdict, Verdict::Drop(DropReason::TxFull), "no verdict");
             let mark = mark(ingress, before);
-            check(*verdict, mark, after, pipeline.counters());
+            let passes = check(*verdict, mark, after, pipeline.counters());
+            let verdict = if passes { verdict } else { &REFUSED };
             senders.check(*verdict, mark, before, after);
         }
         sockets::balance(flows);
@@ -166,13 +186,19 @@ impl Batch {
     }
 }
 
+/// What became of a frame whose place an answer to it has taken.
+const REFUSED: Verdict = Verdict::Drop(DropReason::RuleReject);
+
 /// Where a frame on the host port came from.
 fn mark(ingress: Ingress, frame: &[u8]) -> Option<Mark> {
     MARKS.read(frame).filter(|_| ingress == Ingress::HostPort)
 }
 
 const fn is_from_stack(mark: Option<Mark>) -> bool {
-    matches!(mark, Some(Mark::FromStack(_) | Mark::FromStranger(_)))
+    matches!(
+        mark,
+        Some(Mark::FromStack { .. } | Mark::FromStranger { .. } | Mark::FromBox { .. })
+    )
 }
 
 /// What registered sockets have sent, and who they are.
@@ -195,14 +221,14 @@ impl Senders<'_> {
             Transport::Tcp(_) | Transport::Udp | Transport::Icmp(_) | Transport::Other => None,
         };
         match (mark, left) {
-            (Some(Mark::FromStranger(_)), Some(left)) => {
+            (Some(Mark::FromStranger { .. } | Mark::FromBox { .. }), Some(left)) => {
                 let is_again = syn.is_some_and(|syn| self.begun.contains(&syn));
                 assert!(
                     is_again || !sockets::SHOWN.contains(&left.src),
                     "a stranger shows {left}"
                 );
             }
-            (Some(Mark::FromStack(_)), Some(left)) => {
+            (Some(Mark::FromStack { .. }), Some(left)) => {
                 let Tuple { proto, src, dst } = sent.tuple;
                 let owner = self.registrations.owner(proto, src, dst);
                 let is_shown =
@@ -211,46 +237,63 @@ impl Senders<'_> {
             }
             _ => {}
         }
-        if let (Some(Mark::FromStack(_)), Some(syn)) = (mark, syn) {
+        if let (Some(Mark::FromStack { .. }), Some(syn)) = (mark, syn) {
             self.begun.insert(syn);
         }
     }
 }
 
-fn check(verdict: Verdict, mark: Option<Mark>, after: &[u8], counters: &Counters) {
-    let port = match verdict {
-        Verdict::Drop(_) => return,
-        Verdict::Host => {
-            assert!(!is_from_stack(mark), "the stack talks to itself");
-            let to = after.first_chunk::<6>().copied().map(MacAddr);
-            assert!((0..2).any(|port| to == Some(MARKS.to_stack(PortId(port)))));
-            return;
-        }
-        Verdict::Wire(port) => port,
-    };
-    let headers = match Headers::parse(after) {
+/// Whether it is the frame itself that goes on, and not an answer to it.
+fn check(verdict: Verdict, mark: Option<Mark>, after: &[u8], counters: &Counters) -> bool {
+    let parsed = || match Headers::parse(after) {
         Ok(headers) => headers,
         Err(error) => panic!("it leaves and does not parse: {error:?}"),
     };
+    let port = match verdict {
+        Verdict::Drop(_) => return false,
+        Verdict::Host => {
+            let to = after.first_chunk::<6>().copied().map(MacAddr);
+            assert!((0..2).any(|port| to == Some(MARKS.to_stack(PortId(port)))));
+            if is_from_stack(mark) {
+                assert_refusal(&parsed(), counters);
+            }
+            return !is_from_stack(mark);
+        }
+        Verdict::Wire(port) => port,
+    };
+    let headers = parsed();
     assert_eq!(headers.mac_src, PORTS[usize::from(port.0)]);
     assert_eq!(MARKS.read(after), None, "a mark on the wire");
     if is_from_stack(mark) {
-        assert_translated(&headers.tuple, counters);
+        let is_box = matches!(mark, Some(Mark::FromBox { .. }));
+        assert_translated(&headers.tuple, is_box, counters);
+        true
     } else {
-        // Transit is not forwarded: what came from the wire goes back as a reset, or stays.
-        let Transport::Tcp(tcp) = headers.transport else {
-            panic!("from wire to wire: {headers:?}");
-        };
-        assert!(tcp.flags.any(wire::TcpFlags::RST));
+        // Transit is not forwarded: what came from the wire goes back as a refusal, or stays.
+        assert_refusal(&headers, counters);
+        false
+    }
+}
+
+/// What goes back where it came from is a reset, or an ICMP error by a rule.
+fn assert_refusal(headers: &Headers, counters: &Counters) {
+    match headers.transport {
+        Transport::Tcp(tcp) => assert!(tcp.flags.any(wire::TcpFlags::RST)),
+        Transport::Icmp(icmp) => {
+            assert_eq!(icmp.kind, 3, "{headers:?}");
+            assert_ne!(counters.events(Event::Rejected), 0);
+        }
+        Transport::Udp | Transport::Other => panic!("no refusal: {headers:?}"),
     }
 }
 
 /// Of a taken endpoint only what was addressed to it, or what it began when it was not
-/// registered or a stranger there, may show on the wire.
-fn assert_translated(leaves: &Tuple, counters: &Counters) {
+/// registered or a stranger there, may show on the wire; of an endpoint that nobody has taken,
+/// whatever the box says.
+fn assert_translated(leaves: &Tuple, is_box: bool, counters: &Counters) {
     let is_taken = match leaves.proto {
-        Protocol::TCP => [PROXY, LISTENER, CALLER].contains(&leaves.src),
-        Protocol::UDP => [LISTENER, CALLER].contains(&leaves.src),
+        Protocol::TCP if leaves.src == PROXY => true,
+        Protocol::TCP | Protocol::UDP => !is_box && [LISTENER, CALLER].contains(&leaves.src),
         _ => false,
     };
     let has_local_flows = counters.events(Event::Local) > 0;
@@ -264,16 +307,18 @@ fn balance(counters: &Counters, came: u64) {
     assert_eq!(event(Event::FromWire) + event(Event::FromStack), came);
     let drops: u64 = DropReason::ALL.iter().map(|r| counters.drops(*r)).sum();
     let left = event(Event::ToWire) + event(Event::ToStack) + drops;
-    assert_eq!(left, came + event(Event::Refused));
+    assert_eq!(left, came + event(Event::Refused) + event(Event::Rejected));
 }
 
-fn view() -> SharedView {
+/// Rules that lead the web and names to a proxy; in every other generation with rules that judge.
+fn view(generation: u32) -> View {
     let web = Rule {
         proto: Test::Is(Protocol::TCP),
         destination_ports: Test::Is(PortRange::new(80, 80)),
         action: Action::Redirect {
             addr: Some(PROXY.addr),
             port: Some(PROXY.port),
+            otherwise: NoListener::Reject,
         },
         ..Rule::default()
     };
@@ -282,18 +327,110 @@ fn view() -> SharedView {
         destination_ports: Test::Is(PortRange::new(53, 53)),
         ..web.clone()
     };
+    let mut chains = vec![vec![web, names]];
+    let mut entries = vec![entry(Hook::TproxyPrerouting, 0)];
+    if generation.is_multiple_of(2) {
+        chains.extend(judging());
+        entries.extend([
+            entry(Hook::FilterInput, 1),
+            entry(Hook::FilterOutput, 2),
+            entry(Hook::FilterForward, 3),
+            entry(Hook::RawPrerouting, 4),
+        ]);
+    }
     let policy = Policy::new(Program {
-        generation: 1,
-        chains: vec![vec![web, names]],
+        generation,
+        chains,
+        entries,
+        ports: std::iter::zip([PortId(0), PortId(1)], OWN)
+            .map(|(port, addr)| LocalPort {
+                port,
+                first_address: Some(addr),
+            })
+            .collect(),
         ..Program::default()
     });
     let policy = policy.unwrap_or_else(|error| panic!("the rules: {error:?}"));
-    Arc::new(ArcSwap::from_pointee(View {
+    View {
         rule_hits: Arc::new(RuleHits::new(1, policy.rule_count())),
         own: OWN.into_iter().collect(),
         proxies: policy.proxies(),
-        policy,
-        ports: PORTS.map(|mac| PortView { mac }).to_vec(),
+        policy: policy.into(),
+        ports: std::iter::zip(PORTS, OWN)
+            .map(|(mac, addr)| PortView {
+                mac,
+                first_address: Some(addr),
+            })
+            .collect(),
         marks: MARKS,
-    }))
+        broadcasts: [Ipv4Addr::new(192, 168, 1, 255)].into_iter().collect(),
+        listening: Default::default(),
+        keep_established: false,
+    }
+}
+
+fn entry(hook: Hook, chain: u32) -> Entry {
+    Entry {
+        hook,
+        chain: ChainId(chain),
+        policy: policy::Verdict::Accept,
+    }
+}
+
+/// INPUT, OUTPUT, FORWARD and raw PREROUTING: each of what rules can say, of some packets.
+fn judging() -> [Vec<Rule>; 4] {
+    let only = |test, action| Rule {
+        more: vec![Condition {
+            negated: false,
+            test,
+        }],
+        action,
+        ..Rule::default()
+    };
+    let states = |states: &[ConnState]| {
+        let set = states.iter().fold(StateSet::default(), |set, &state| {
+            set.or(StateSet::of(state))
+        });
+        Quality::State(set)
+    };
+    let all = |action| Rule {
+        action,
+        ..Rule::default()
+    };
+    let refuse = || all(Action::Reject(RejectWith::PortUnreachable));
+    let reset = Rule {
+        proto: Test::Is(Protocol::TCP),
+        ..all(Action::Reject(RejectWith::TcpReset))
+    };
+    let known = || states(&[ConnState::Established, ConnState::Related]);
+    let to_port = |port| Rule {
+        proto: Test::Is(Protocol::UDP),
+        destination_ports: Test::Is(PortRange::new(port, port)),
+        ..all(Action::NoTrack)
+    };
+    [
+        vec![
+            only(Quality::Tproxy, Action::Accept),
+            all(Action::Log),
+            only(known(), Action::Accept),
+            only(states(&[ConnState::Untracked]), Action::Accept),
+            only(
+                Quality::Icmp {
+                    kind: 8,
+                    codes: 0..=255,
+                },
+                Action::Accept,
+            ),
+            reset.clone(),
+            refuse(),
+        ],
+        vec![
+            only(known(), Action::Accept),
+            only(states(&[ConnState::New]), Action::Accept),
+            reset,
+            refuse(),
+        ],
+        vec![refuse()],
+        vec![to_port(123)],
+    ]
 }

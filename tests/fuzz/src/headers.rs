@@ -31,6 +31,7 @@ pub fn headers(bytes: &[u8]) {
     translated_error(&frame, &before, &new);
     completed(&frame, &before);
     answered(&frame, &before);
+    refused(&frame, &before, new.src.addr);
 }
 
 struct Endpoints {
@@ -76,7 +77,11 @@ fn rest(headers: &Headers) -> impl PartialEq + std::fmt::Debug {
 
 fn rewritten(frame: &[u8], before: &Headers, new: &Endpoints) {
     let has_ports = matches!(before.transport, Transport::Tcp(_) | Transport::Udp);
-    let new = new.tuple(before.tuple.proto, has_ports);
+    let mut new = new.tuple(before.tuple.proto, has_ports);
+    if matches!(before.transport, Transport::Icmp(_)) {
+        // What stands for its ports is left alone.
+        (new.src.port, new.dst.port) = (before.tuple.src.port, before.tuple.dst.port);
+    }
     let mut out = frame.to_vec();
     wire::rewrite(&mut out, before, &new);
     let after = parsed(&out);
@@ -115,7 +120,11 @@ fn translated_error(frame: &[u8], before: &Headers, new: &Endpoints) {
         assert_eq!(out, frame, "nothing to translate");
         return;
     };
-    let inner = new.tuple(embedded.proto, true).reversed();
+    let has_ports = matches!(embedded.proto, Protocol::TCP | Protocol::UDP);
+    let mut inner = new.tuple(embedded.proto, has_ports).reversed();
+    if !has_ports {
+        (inner.src.port, inner.dst.port) = (embedded.src.port, embedded.dst.port);
+    }
     wire::rewrite_icmp_error(&mut out, before, &outer, &inner);
     let after = parsed(&out);
     assert_eq!(after.tuple, outer);
@@ -201,4 +210,35 @@ fn answered(frame: &[u8], before: &Headers) {
         None,
         "a reset for a reset"
     );
+}
+
+/// The ICMP error about a frame, in a buffer with some room behind it.
+fn refused(frame: &[u8], before: &Headers, source: Ipv4Addr) {
+    for room in [0, wire::UNREACHABLE_ADDS] {
+        let mut out = frame.to_vec();
+        out.resize(frame.len() + room, 0xaa);
+        let untouched = out.clone();
+        let Some(len) = wire::unreachable_for(&mut out, before, 13, source) else {
+            assert_eq!(out, untouched, "not answered, and changed");
+            continue;
+        };
+        out.truncate(len);
+        let after = parsed(&out);
+        assert!(usize::from(after.packet_bytes()) <= 576);
+        assert_eq!(
+            (after.tuple.src.addr, after.tuple.dst.addr),
+            (source, before.tuple.src.addr)
+        );
+        let Transport::Icmp(icmp) = after.transport else {
+            panic!("no ICMP");
+        };
+        assert_eq!((icmp.kind, icmp.code), (3, 13));
+        assert!(icmp_is_right(&out, &after));
+        assert_eq!(
+            icmp.embedded.map(|tuple| tuple.src.addr),
+            Some(before.tuple.src.addr)
+        );
+        let again = wire::unreachable_for(&mut out, &after, 13, source);
+        assert_eq!(again, None, "an error about an error");
+    }
 }

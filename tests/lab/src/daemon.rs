@@ -33,6 +33,8 @@ pub struct Config {
     pub mode: Mode,
     /// More lines for the top of the file.
     pub top: String,
+    /// The tables of zones and services, where the usual ones are not wanted.
+    pub zones: Option<String>,
     /// More tables for its end.
     pub tables: String,
 }
@@ -44,6 +46,7 @@ impl Config {
             ruleset: ruleset.into(),
             mode,
             top: String::new(),
+            zones: None,
             tables: String::new(),
         }
     }
@@ -65,11 +68,7 @@ impl Config {
                 "\n[[port]]\ninterface = \"{interface}\"\nzone = \"{zone}\"\nmode = \"{mode}\"\n"
             );
         }
-        text += "\n[zone.intra]\nnetworks = [\"192.168.1.0/24\"]\n";
-        text += "\n[zone.inter]\nnetworks = [\"198.51.100.0/24\"]\n";
-        if lab.dmz.is_some() {
-            text += "\n[zone.dmz]\nnetworks = [\"10.0.0.0/24\"]\n";
-        }
+        text += &self.zones.clone().unwrap_or_else(|| usual_zones(lab));
         text + &self.tables
     }
 
@@ -80,6 +79,17 @@ impl Config {
         fs::write(lab.dir().join("iptables.conf"), &self.ruleset)?;
         Ok(path)
     }
+}
+
+fn usual_zones(lab: &Lab) -> String {
+    let mut zones = vec![("intra", "192.168.1.0/24"), ("inter", "198.51.100.0/24")];
+    zones.extend(lab.dmz.is_some().then_some(("dmz", "10.0.0.0/24")));
+    zones
+        .iter()
+        .fold(String::new(), |mut text, (name, network)| {
+            let _ = write!(text, "\n[zone.{name}]\nnetworks = [\"{network}\"]\n");
+            text
+        })
 }
 
 /// The daemon's folder in this lab.
@@ -235,7 +245,8 @@ impl Daemon {
         }
     }
 
-    fn control(&self) -> Result<Command> {
+    /// `xtproxy`, to be told what to ask.
+    pub fn control(&self) -> Result<Command> {
         let mut command = Command::new(built("xtproxy")?);
         command.arg("--runtime-dir").arg(&self.runtime_dir);
         Ok(command)

@@ -28,6 +28,7 @@ pub mod relay;
 pub mod seccomp;
 pub mod slots;
 pub mod source;
+pub mod ssh;
 pub mod topology;
 pub mod web;
 
@@ -41,5 +42,6 @@ pub use namespace::Namespace;
 pub use peer::{Behaviour, Peer};
 pub use program::Program;
 pub use relay::Relay;
+pub use ssh::SshServer;
 pub use topology::{Lab, Offloads, Plan};
 pub use web::Web;

@@ -8,9 +8,9 @@ use xdp_prog::{Management, PortHook};
 use crate::fixture::*;
 use crate::{OWN6, bench, udp_to, v6_to};
 
-const GROUPS: [[u8; 6]; 2] = [[0xff; 6], [1, 0, 0x5e, 0, 0, 1]];
+pub const GROUPS: [[u8; 6]; 2] = [[0xff; 6], [1, 0, 0x5e, 0, 0, 1]];
 
-fn ssh() -> Management {
+pub fn ssh() -> Management {
     Management {
         network: CLIENT,
         prefix_len: 24,
@@ -49,10 +49,10 @@ fn a_taken_endpoint_is_not_reached_by_a_group_mac() {
     assert_eq!(bench.steer(&frame), dropped, "daemon or not");
 }
 
-const OFFERED: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 200);
+pub const OFFERED: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 200);
 
 /// The fixed head of a DHCP offer of an address to the NIC.
-fn offer() -> Vec<u8> {
+pub fn offer() -> Vec<u8> {
     let mut message = vec![0; 236];
     message[..3].copy_from_slice(&[2, 1, 6]);
     message[16..20].copy_from_slice(&OFFERED.octets());
@@ -60,7 +60,7 @@ fn offer() -> Vec<u8> {
     message
 }
 
-fn dhcp(dst: Ipv4Addr, sport: u16, dport: u16, message: &[u8]) -> Vec<u8> {
+pub fn dhcp(dst: Ipv4Addr, sport: u16, dport: u16, message: &[u8]) -> Vec<u8> {
     let udp = [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &[0; 4]].concat();
     arriving(&ipv4(SERVER, dst, UDP, 0, &[&udp, message].concat()))
 }
@@ -117,7 +117,7 @@ fn nothing_but_an_offer_to_the_nic_passes_as_dhcp() {
     assert_eq!(bench.steer(&stranger), ("drop_other_host", XDP_DROP));
 }
 
-fn gap_drops(bench: &Bench, frame: &[u8]) -> bool {
+pub fn gap_drops(bench: &Bench, frame: &[u8]) -> bool {
     let dropped = || {
         let counters = bench.program.counters().unwrap();
         let counter = counters.iter().find(|(name, _)| *name == "gap_dropped");

@@ -4,6 +4,7 @@
 mod around;
 #[path = "../fixture/mod.rs"]
 mod fixture;
+mod guard;
 mod own;
 mod parsing;
 mod socket;

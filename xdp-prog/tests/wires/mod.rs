@@ -121,10 +121,17 @@ impl Tap {
 
     /// The first frame with IPv4 in it that arrives at `link` within two seconds.
     pub fn ipv4_at(&self, link: &str) -> Option<Vec<u8>> {
-        let (wanted, end) = (
-            ifindex(link) as usize,
-            Instant::now() + Duration::from_secs(2),
-        );
+        self.find_ipv4(Duration::from_secs(2), link, |_| true)
+    }
+
+    /// The first that is wanted, within another time.
+    pub fn find_ipv4(
+        &self,
+        patience: Duration,
+        link: &str,
+        is_wanted: impl Fn(&[u8]) -> bool,
+    ) -> Option<Vec<u8>> {
+        let (wanted, end) = (ifindex(link) as usize, Instant::now() + patience);
         let mut buffer = vec![0; 1 << 16];
         while Instant::now() < end {
             let Ok((len, Some(from))) = recvfrom::<LinkAddr>(self.0.as_raw_fd(), &mut buffer)
@@ -132,7 +139,8 @@ impl Tap {
                 std::thread::sleep(Duration::from_millis(5));
                 continue;
             };
-            if from.ifindex() == wanted && buffer[12..14] == [8, 0] {
+            let is_ipv4 = from.ifindex() == wanted && buffer[12..14] == [8, 0];
+            if is_ipv4 && is_wanted(&buffer[..len]) {
                 return Some(buffer[..len].to_vec());
             }
         }

@@ -62,6 +62,16 @@ pub(crate) fn status(out: &mut impl Write, status: &Status) -> io::Result<()> {
     for (name, value) in facts {
         writeln!(out, "{name:<12}{value}")?;
     }
+    if let Some(pending) = &status.rules_pending {
+        writeln!(
+            out,
+            "{:<12}{}, generation {}: the former rules return in {} unless they are kept",
+            "on trial",
+            pending.ruleset,
+            pending.generation,
+            span(pending.left_ns)
+        )?;
+    }
     writeln!(out, "\n{}", ports(&status.ports))?;
     if !status.changes.is_empty() {
         let mut changes = table(&["CHANGED ON THE BOX", "BEFORE", "NOW"]);

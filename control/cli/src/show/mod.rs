@@ -1,19 +1,22 @@
 //! Tables for people.
 
+pub(crate) mod difference;
 mod flows;
 mod machine;
 mod registrations;
 mod rules;
 mod stats;
 mod words;
+mod zones;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 pub(crate) use flows::FlowTable;
 pub(crate) use machine::{ports, status};
 pub(crate) use registrations::{registration, registrations};
-pub(crate) use rules::rules;
+pub(crate) use rules::{explanation, rules, save};
 pub(crate) use stats::stats;
+pub(crate) use zones::zones;
 
 /// A table without lines. A heading that begins with `>` is that of a column of numbers.
 fn table(headings: &[&str]) -> Table {

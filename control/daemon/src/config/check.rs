@@ -9,8 +9,9 @@ use toml::Spanned;
 
 use super::error::Fault;
 use super::grants::grant;
+use super::services::services;
 use super::text::{ConfigFile, LimitsTable, PortTable, TimeoutsTable};
-use super::zones::{management, zone_of, zones};
+use super::zones::{InZone, management, zone_of, zones};
 use super::{Config, Limits, Port, RUNTIME_DIR, Timeouts, Zone};
 
 const PORTS_MAX: usize = 32;
@@ -23,8 +24,10 @@ const HOST_PORT: &str = "xtp0";
 const HOST_PORT_SUFFIX: &str = "-dp";
 
 pub fn check(file: ConfigFile, path: &Path, cores: &[usize]) -> Result<Config, Fault> {
-    let zones = zones(file.zone)?;
-    let ports = ports(file.port, &zones)?;
+    let services = services(file.service)?;
+    let (zones, named) = zones(file.zone, &services)?;
+    let mut ports = ports(file.port, &zones)?;
+    place(&mut ports, named)?;
     let workers = file.workers.map(|list| workers(list, cores)).transpose()?;
     let mut config = Config {
         runtime_dir: runtime_dir(file.runtime_dir)?,
@@ -40,6 +43,8 @@ pub fn check(file: ConfigFile, path: &Path, cores: &[usize]) -> Result<Config, F
             .collect::<Result<_, _>>()?,
         ports,
         zones,
+        services,
+        established: file.rules.established,
         grants: file
             .grant
             .into_iter()
@@ -150,6 +155,36 @@ fn ports(
         });
     }
     Ok(ports)
+}
+
+/// Gives ports the zones that name them.
+fn place(ports: &mut [Port], named: Vec<InZone>) -> Result<(), Fault> {
+    for InZone { interface, zone } in named {
+        let name = interface.get_ref();
+        let known: Vec<String> = ports.iter().map(|port| port.interface.clone()).collect();
+        let Some(port) = ports.iter_mut().find(|port| port.interface == *name) else {
+            let hint = match host::nearest(name, known.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "add a [[port]] for it".to_owned(),
+            };
+            return Err(Fault::new(
+                interface.span(),
+                format!("interface {name:?} is no port; {hint}"),
+            ));
+        };
+        match port.zone.replace(zone.clone()) {
+            Some(other) if other != zone => {
+                return Err(Fault::new(
+                    interface.span(),
+                    format!(
+                        "interface {name} is in zone {other} and in zone {zone}; an interface has one zone"
+                    ),
+                ));
+            }
+            Some(_) | None => {}
+        }
+    }
+    Ok(())
 }
 
 fn host_port(given: Option<Spanned<String>>, ports: &[Port]) -> Result<String, Fault> {

@@ -3,7 +3,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{Config, ConfigError, Mode, OnExit, Proto, Whom};
+use super::{Config, ConfigError, Established, Mode, OnExit, Proto, Whom};
 
 const CORES: [usize; 3] = [0, 1, 5];
 const PORT: &str = "[[port]]\ninterface = \"eth1\"\n";
@@ -30,7 +30,16 @@ mode      = "generic"
 interface = "eth2"
 [zone.intra]
 networks = ["192.168.1.0/24", "10.0.0.0/8"]
+[zone.lab]
+parent = "intra"
+interfaces = ["eth2"]
+inbound_services = []
+outbound_services = ["http", "*"]
 [zone.inter]
+[service.http]
+proxy = "192.168.1.1:50080"
+[rules]
+established = "keep"
 [[management]]
 zone  = "intra"
 proto = "tcp"
@@ -68,8 +77,19 @@ fn everything_that_can_be_said() {
     assert_eq!(config.ports[0].mode, Mode::Generic);
     assert_eq!(
         (config.ports[1].zone.as_deref(), config.ports[1].mode),
-        (None, Mode::Auto)
+        (Some("lab"), Mode::Auto)
     );
+    let lab = &config.zones["lab"];
+    assert_eq!(lab.parent.as_deref(), Some("intra"));
+    assert_eq!(lab.inbound.as_deref(), Some(&[][..]));
+    let both = ["http".to_owned(), "*".to_owned()];
+    assert_eq!(lab.outbound.as_deref(), Some(&both[..]));
+    assert_eq!(config.zones["intra"].outbound, None);
+    assert_eq!(
+        config.services["http"].proxy.to_string(),
+        "192.168.1.1:50080"
+    );
+    assert_eq!(config.established, Established::Keep);
     assert_eq!(
         config.management[0].networks,
         config.zones["intra"].networks
@@ -229,6 +249,23 @@ const WRONG_BEHIND: &[&str] = &[
     "[zone.intra]\nnetworks = [\"10.0.0.0/8\", \"10.0.0.0/8\"]",
     "[zone.a]\nnetworks = [\"10.0.0.0/8\"]\n[zone.b]\nnetworks = [\"10.0.0.0/8\"]",
     "[zone.intra]\nnetwork = []",
+    "[zone.intra]\nparent = \"inter\"",
+    "[zone.intra]\nparent = \"inter\"\n[zone.intr]",
+    "[zone.a]\nparent = \"a\"",
+    "[zone.a]\nparent = \"b\"\n[zone.b]\nparent = \"c\"\n[zone.c]\nparent = \"a\"",
+    "[zone.d]\nparent = \"e\"\n[zone.e]\nparent = \"f\"\n[zone.f]\nparent = \"e\"",
+    "[zone.a]\ninterfaces = [\"eth9\"]",
+    "[zone.a]\ninterfaces = [\"eth1\"]\n[zone.b]\ninterfaces = [\"eth1\"]",
+    "[[port]]\ninterface = \"eth2\"\nzone = \"a\"\n[zone.a]\n[zone.b]\ninterfaces = [\"eth2\"]",
+    "[zone.a]\ninbound_services = [\"htpp\"]\n[service.http]\nproxy = \"10.0.0.1:80\"",
+    "[zone.a]\noutbound_services = [\"http\"]",
+    "[service.http]\nproxy = \"10.0.0.1\"",
+    "[service.http]\nproxy = \"10.0.0.1:0\"",
+    "[service.http]\nproxy = \"0.0.0.0:80\"",
+    "[service.\"*\"]\nproxy = \"10.0.0.1:80\"",
+    "[service.a]\nproxy = \"10.0.0.1:80\"\n[service.b]\nproxy = \"10.0.0.1:80\"",
+    "[service.http]",
+    "[rules]\nestablished = \"kept\"",
     "[[management]]\nproto = \"tcp\"\nport = 22",
     "[[grant]]\nforeign = [\"0.0.0.0/0\"]",
     "[[grant]]\nuser = \"nobody-has-this-name\"\nforeign = [\"0.0.0.0/0\"]",

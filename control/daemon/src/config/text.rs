@@ -10,7 +10,7 @@ use serde::de::{self, Deserializer, Visitor};
 use toml::Spanned;
 
 use super::error::Fault;
-use super::{Mode, OnExit, Proto};
+use super::{Established, Mode, OnExit, Proto};
 
 const DAY: u64 = 86_400;
 /// No flow needs to be idle for longer.
@@ -27,6 +27,8 @@ pub struct ConfigFile {
     pub host_port: Option<Spanned<String>>,
     pub port: Vec<Spanned<PortTable>>,
     pub zone: BTreeMap<String, ZoneTable>,
+    pub service: BTreeMap<String, ServiceTable>,
+    pub rules: RulesTable,
     pub management: Vec<Spanned<ManagementTable>>,
     pub grant: Vec<Spanned<GrantTable>>,
     pub limits: LimitsTable,
@@ -46,6 +48,22 @@ pub struct PortTable {
 #[serde(deny_unknown_fields, default)]
 pub struct ZoneTable {
     pub networks: Vec<Spanned<String>>,
+    pub interfaces: Vec<Spanned<String>>,
+    pub parent: Option<Spanned<String>>,
+    pub inbound_services: Option<Vec<Spanned<String>>>,
+    pub outbound_services: Option<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceTable {
+    pub proxy: Spanned<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RulesTable {
+    pub established: Established,
 }
 
 #[derive(Debug, Deserialize)]

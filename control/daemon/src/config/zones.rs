@@ -9,13 +9,29 @@ use toml::Spanned;
 use super::check::out_of_range;
 use super::error::Fault;
 use super::text::{ManagementTable, ZoneTable};
-use super::{Management, Zone};
+use super::{Management, Service, Zone};
 
-pub fn zones(tables: BTreeMap<String, ZoneTable>) -> Result<BTreeMap<String, Zone>, Fault> {
+/// The zones, and the zone of each interface that one names.
+pub fn zones(
+    tables: BTreeMap<String, ZoneTable>,
+    services: &BTreeMap<String, Service>,
+) -> Result<(BTreeMap<String, Zone>, Vec<InZone>), Fault> {
+    parents(&tables)?;
+    let mut interfaces = Vec::new();
     let mut owners: BTreeMap<Ipv4Net, String> = BTreeMap::new();
     let mut zones = BTreeMap::new();
     for (name, table) in tables {
-        let mut zone = Zone::default();
+        let mut zone = Zone {
+            parent: table.parent.map(Spanned::into_inner),
+            inbound: listed(table.inbound_services, services)?,
+            outbound: listed(table.outbound_services, services)?,
+            ..Zone::default()
+        };
+        let here = table.interfaces.into_iter();
+        interfaces.extend(here.map(|interface| InZone {
+            interface,
+            zone: name.clone(),
+        }));
         for given in &table.networks {
             let network = network(given, "networks")?;
             match owners.insert(network, name.clone()) {
@@ -35,7 +51,64 @@ pub fn zones(tables: BTreeMap<String, ZoneTable>) -> Result<BTreeMap<String, Zon
         }
         zones.insert(name, zone);
     }
-    Ok(zones)
+    Ok((zones, interfaces))
+}
+
+/// An interface that a zone names.
+pub struct InZone {
+    pub interface: Spanned<String>,
+    pub zone: String,
+}
+
+/// Refuses parents that are no zones, and zones that are a part of themselves.
+fn parents(tables: &BTreeMap<String, ZoneTable>) -> Result<(), Fault> {
+    for name in tables.keys() {
+        let mut circle = vec![name];
+        let mut at = name;
+        while let Some(parent) = tables.get(at).and_then(|table| table.parent.as_ref()) {
+            let (next, _) = tables
+                .get_key_value(parent.get_ref())
+                .ok_or_else(|| undefined(parent, tables.keys()))?;
+            circle.push(next);
+            if next == name {
+                let names: Vec<&str> = circle.into_iter().map(String::as_str).collect();
+                let message = format!(
+                    "zone {name} is a part of itself: {}; remove one parent",
+                    names.join(" in ")
+                );
+                return Err(Fault::new(parent.span(), message));
+            }
+            if circle.len() > tables.len() {
+                // Another zone's circle, which is told of when its turn comes.
+                break;
+            }
+            at = next;
+        }
+    }
+    Ok(())
+}
+
+/// A list of services, each of which must be there, or `*`.
+fn listed(
+    given: Option<Vec<Spanned<String>>>,
+    services: &BTreeMap<String, Service>,
+) -> Result<Option<Vec<String>>, Fault> {
+    let check = |name: Spanned<String>| {
+        let known = name.get_ref() == "*" || services.contains_key(name.get_ref());
+        if known {
+            return Ok(name.into_inner());
+        }
+        let near = host::nearest(name.get_ref(), services.keys().map(String::as_str));
+        let hint = match near {
+            Some(near) => format!("did you mean {near}?"),
+            None => "define it in a [service.NAME] of its name, or write \"*\" for all".to_owned(),
+        };
+        let message = format!("service {:?} is not defined; {hint}", name.get_ref());
+        Err(Fault::new(name.span(), message))
+    };
+    given
+        .map(|list| list.into_iter().map(check).collect())
+        .transpose()
 }
 
 fn twice(span: Range<usize>, network: Ipv4Net, place: &str) -> Fault {
@@ -68,17 +141,20 @@ pub fn zone_of<'a>(
     given: &Spanned<String>,
     zones: &'a BTreeMap<String, Zone>,
 ) -> Result<&'a Zone, Fault> {
+    let zone = zones.get(given.get_ref());
+    zone.ok_or_else(|| undefined(given, zones.keys()))
+}
+
+fn undefined<'a>(given: &Spanned<String>, names: impl Iterator<Item = &'a String>) -> Fault {
     let name = given.get_ref();
-    zones.get(name).ok_or_else(|| {
-        let hint = match host::nearest(name, zones.keys().map(String::as_str)) {
-            Some(near) => format!("did you mean {near}?"),
-            None => "define it in a [zone.NAME] of its name".to_owned(),
-        };
-        Fault::new(
-            given.span(),
-            format!("zone {name:?} is not defined; {hint}"),
-        )
-    })
+    let hint = match host::nearest(name, names.map(String::as_str)) {
+        Some(near) => format!("did you mean {near}?"),
+        None => "define it in a [zone.NAME] of its name".to_owned(),
+    };
+    Fault::new(
+        given.span(),
+        format!("zone {name:?} is not defined; {hint}"),
+    )
 }
 
 pub fn management(

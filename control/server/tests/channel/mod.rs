@@ -1,5 +1,6 @@
 //! The tests, by what a client is like.
 
+mod captured;
 mod hostile;
 mod others;
 mod proxies;

@@ -2,5 +2,6 @@
 
 mod alive;
 mod facts;
+mod listening;
 mod namespace;
 mod processes;

@@ -1,5 +1,6 @@
 //! Random batches in random surroundings.
 
+mod allowed;
 mod sockets;
 
 use std::collections::HashSet;
@@ -12,7 +13,7 @@ use proptest::sample::{Index, select};
 use tables::{Flow, FlowKey, FlowSnapshot, Kind, Lookup, OwnerId, Side, Uses};
 use wire::{Endpoint, Headers, Protocol, Transport, Tuple};
 
-use crate::fixture::firewall::{by_stranger, on_slow_lane, on_stack, on_wire};
+use crate::fixture::firewall::{by_box, by_stranger, on_slow_lane, on_stack, on_wire};
 use crate::fixture::*;
 
 use sockets::{OWNERS, Sockets, registrations, uses};
@@ -25,12 +26,14 @@ enum Way {
     Stack,
     /// From the stack, of a socket that is not registered.
     Stranger,
+    /// From the stack, from an endpoint that nobody has taken.
+    Box,
     Unmarked,
 }
 
 impl Way {
     fn is_from_stack(self) -> bool {
-        matches!(self, Self::Stack | Self::Stranger)
+        matches!(self, Self::Stack | Self::Stranger | Self::Box)
     }
 }
 
@@ -124,6 +127,8 @@ fn made(host_port: bool) -> impl Strategy<Value = Made> {
             Way::Stack,
             Way::Stranger,
             Way::Stranger,
+            Way::Box,
+            Way::Box,
             Way::Slow,
             Way::Unmarked,
         ]
@@ -160,6 +165,7 @@ fn made(host_port: bool) -> impl Strategy<Value = Made> {
                 Way::Slow => on_slow_lane(port, frame),
                 Way::Stack => on_stack(port, frame),
                 Way::Stranger => by_stranger(port, frame),
+                Way::Box => by_box(port, frame),
                 Way::Unmarked => frame,
             };
             Made {
@@ -293,13 +299,46 @@ fn run_batch(fw: &mut Firewall, host_port: bool, frames: &[Made]) -> Result<(), 
         }
     }
     for (made, outcome) in std::iter::zip(frames, &outcomes) {
-        check(made, outcome, exits.as_ref())?;
+        check(
+            made,
+            outcome,
+            exits.as_ref().filter(|_| !is_plain(fw, made)),
+        )?;
         // A refused mutation may have had a bad checksum all along.
         if !made.mutated && !matches!(outcome.verdict, Verdict::Drop(_)) {
             read(&outcome.frame);
         }
     }
     check_flows(fw)
+}
+
+/// Whether a frame is the box's own business: from an endpoint that nobody has taken, or without
+/// any. It may leave without a flow, as it is.
+fn is_plain(fw: &Firewall, made: &Made) -> bool {
+    let Ok(headers) = Headers::parse(&made.frame) else {
+        return false;
+    };
+    let tuple = match headers.transport {
+        Transport::Icmp(icmp) => icmp.embedded.map(Tuple::reversed),
+        Transport::Tcp(_) | Transport::Udp | Transport::Other => None,
+    };
+    let Tuple { proto, src, dst } = tuple.unwrap_or(headers.tuple);
+    let has_ports = [Protocol::TCP, Protocol::UDP].contains(&proto);
+    let is_proxy = |at: Endpoint| {
+        let view = fw.view();
+        let mut sets = view.proxies.iter();
+        sets.any(|set| {
+            [proto, Protocol(0)].contains(&set.proto)
+                && set.addr == at.addr
+                && set.ports.contains(&at.port)
+        })
+    };
+    let is_free = |at| fw.registrations.owner(proto, at, dst) == Lookup::None && !is_proxy(at);
+    if has_ports {
+        made.way == Way::Box && is_free(src)
+    } else {
+        made.way == Way::Box || (made.way.is_from_stack() && fw.view().policy.guards())
+    }
 }
 
 fn check(made: &Made, outcome: &Outcome, exits: Option<&Exits>) -> Result<(), TestCaseError> {
@@ -310,8 +349,12 @@ fn check(made: &Made, outcome: &Outcome, exits: Option<&Exits>) -> Result<(), Te
             prop_assert_ne!(reason, DropReason::TxFull);
             prop_assert_eq!(outcome.frame.len(), made.frame.len());
         }
+        Verdict::Host if from_stack => {
+            // Only a refusal goes back to the stack.
+            let sent = Headers::parse(&made.frame).unwrap().tuple;
+            is_refusal(&headers(), &sent)?;
+        }
         Verdict::Host => {
-            prop_assert!(!from_stack, "from the stack to the stack");
             prop_assert!(is_own(headers().tuple.dst.addr), "{:?}", headers().tuple);
             prop_assert!(
                 !is_own(headers().tuple.src.addr) || headers().tuple.proto == Protocol::ICMP
@@ -322,9 +365,11 @@ fn check(made: &Made, outcome: &Outcome, exits: Option<&Exits>) -> Result<(), Te
             prop_assert_eq!(outcome.frame.len(), made.frame.len());
             let mut sent = Headers::parse(&made.frame).unwrap();
             let mut leaves = headers().tuple;
-            if let Transport::Icmp(icmp) = sent.transport {
+            if let Transport::Icmp(icmp) = sent.transport
+                && let Some(embedded) = icmp.embedded
+            {
                 // An error's own addresses have no ports: what it is about tells.
-                sent.tuple = icmp.embedded.unwrap().reversed();
+                sent.tuple = embedded.reversed();
                 let Transport::Icmp(icmp) = headers().transport else {
                     return Err(TestCaseError::fail("another protocol"));
                 };
@@ -341,13 +386,25 @@ fn check(made: &Made, outcome: &Outcome, exits: Option<&Exits>) -> Result<(), Te
         Verdict::Wire(_) => {
             // Only a refusal goes back to the wire.
             prop_assert!(made.way == Way::Wire || made.way == Way::Slow);
-            let Transport::Tcp(tcp) = headers().transport else {
-                return Err(TestCaseError::fail("no reset"));
-            };
-            prop_assert!(tcp.flags.any(RST));
-            let sent = Headers::parse(&made.frame).unwrap();
-            prop_assert_eq!(headers().tuple, sent.tuple.reversed());
+            let sent = Headers::parse(&made.frame).unwrap().tuple;
+            is_refusal(&headers(), &sent)?;
         }
+    }
+    Ok(())
+}
+
+/// A reset, or an ICMP error that quotes what it is about, back to where that came from.
+fn is_refusal(told: &Headers, sent: &Tuple) -> Result<(), TestCaseError> {
+    match told.transport {
+        Transport::Tcp(tcp) => {
+            prop_assert!(tcp.flags.any(RST));
+            prop_assert_eq!(told.tuple, sent.reversed());
+        }
+        Transport::Icmp(icmp) => {
+            prop_assert_eq!((icmp.kind, icmp.embedded), (3, Some(*sent)));
+            prop_assert_eq!(told.tuple.dst.addr, sent.src.addr);
+        }
+        Transport::Udp | Transport::Other => prop_assert!(false, "no refusal: {told:?}"),
     }
     Ok(())
 }
@@ -376,7 +433,8 @@ fn check_flows(fw: &Firewall) -> Result<(), TestCaseError> {
             Kind::Redirect => prop_assert_ne!(from.dst, to.dst),
         }
         let proto = from.proto;
-        prop_assert!(matches!(proto, Protocol::TCP | Protocol::UDP));
+        let has_ports = matches!(proto, Protocol::TCP | Protocol::UDP);
+        prop_assert!(has_ports || seen.flow.kind == Kind::Local);
     }
     prop_assert_eq!(keys.len(), 2 * fw.flows.counts().live);
     for owner in (1..=OWNERS).map(OwnerId) {

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use pipeline::{DropReason, EXAMPLE_BYTES, Ingress, Verdict};
-use policy::{Action, Rule};
+use policy::{Action, Hook, NoListener, RejectWith, Rule, Verdict as Policy};
 use wire::Endpoint;
 
-use crate::fixture::firewall::{by_stranger, on_slow_lane, on_stack, on_wire};
+use crate::fixture::firewall::{by_box, by_stranger, on_slow_lane, on_stack, on_wire};
 use crate::fixture::*;
 
 /// A frame that must be dropped.
@@ -30,6 +30,14 @@ fn by_stack(fw: Firewall, frame: Vec<u8>) -> Case {
         ingress: Ingress::HostPort,
         frame: on_stack(INTER, frame),
     }
+}
+
+/// A firewall where these chains stand too.
+fn standing(chains: Vec<(Hook, Vec<Rule>, Policy)>) -> Firewall {
+    Firewall::of(Setting {
+        chains,
+        ..Setting::default()
+    })
 }
 
 /// A redirected SYN with one byte changed.
@@ -94,10 +102,56 @@ fn case(reason: DropReason) -> Option<Case> {
             syn(),
         ),
         DropReason::ForwardDenied => by_wire(Firewall::with_rules(Vec::new()), syn()),
+        DropReason::InputDenied => {
+            let fw = standing(vec![input(Vec::new())]);
+            by_wire(fw, crate::fixture::syn(CLIENT, PROXY, 1))
+        }
+        DropReason::OutputDenied => {
+            let fw = standing(vec![output(Vec::new())]);
+            Case {
+                fw,
+                ingress: Ingress::HostPort,
+                frame: by_box(INTER, crate::fixture::syn(OWN_CLIENT, SERVER, 1)),
+            }
+        }
+        DropReason::RuleReject => {
+            let rules = vec![reject(RejectWith::PortUnreachable)];
+            by_wire(
+                standing(vec![input(rules)]),
+                crate::fixture::syn(CLIENT, PROXY, 1),
+            )
+        }
+        DropReason::NotForwarded => {
+            let fw = standing(vec![(Hook::FilterForward, Vec::new(), Policy::Accept)]);
+            by_wire(fw, udp(&udp_tuple(CLIENT, SERVER), b"x"))
+        }
+        DropReason::NotTranslated => {
+            let nat = Rule {
+                action: Action::Nat,
+                ..Rule::default()
+            };
+            let fw = standing(vec![(Hook::NatPrerouting, vec![nat], Policy::Accept)]);
+            by_wire(fw, udp(&udp_tuple(CLIENT, SERVER), b"x"))
+        }
+        DropReason::ZoneDenied => by_wire(
+            Firewall::of(Setting {
+                zones: closed_zones(),
+                ..Setting::default()
+            }),
+            syn(),
+        ),
+        DropReason::NoListener => {
+            let mut rule = redirect(80, PROXY);
+            if let Action::Redirect { otherwise, .. } = &mut rule.action {
+                *otherwise = NoListener::Drop;
+            }
+            by_wire(Firewall::with_rules(vec![rule]), syn())
+        }
         DropReason::NoLocalAddress => {
             let to_ingress = Action::Redirect {
                 addr: None,
                 port: Some(1),
+                otherwise: NoListener::Reject,
             };
             let fw = Firewall::of(Setting {
                 rules: vec![Rule {
@@ -193,8 +247,12 @@ fn every_reason_is_counted_and_leaves_an_example() {
         let outcome = fw.one(ingress, frame.clone());
         match outcome.verdict {
             Verdict::Drop(said) => assert_eq!(said, reason),
-            // Refused with a reset: the frame is a drop as well.
-            Verdict::Wire(port) => assert_eq!(outcome.to_wire(port).flags & RST, RST),
+            // Its sender is told: the frame is a drop as well.
+            Verdict::Wire(port) => {
+                let told = outcome.to_wire(port);
+                let is_icmp = told.tuple.proto == wire::Protocol::ICMP;
+                assert!(told.flags & RST != 0 || (is_icmp && icmp(&outcome.frame) == (3, 3)));
+            }
             Verdict::Host => panic!("{reason:?} went to the stack"),
         }
         assert_eq!(fw.counters.drops(reason), 1, "{reason:?}");

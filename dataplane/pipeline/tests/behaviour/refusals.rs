@@ -159,6 +159,7 @@ fn without_an_address_on_the_ingress_interface_the_client_is_refused() {
         action: Action::Redirect {
             addr: None,
             port: Some(3128),
+            otherwise: policy::NoListener::Reject,
         },
         ..redirect(80, PROXY)
     };

@@ -30,9 +30,18 @@ fn each_mark_says_one_thing() {
     let read = |frame: Vec<u8>| MARKS.read(&frame);
     assert_eq!(
         read(by_stranger(INTER, frame())),
-        Some(Mark::FromStranger(INTER))
+        Some(Mark::FromStranger {
+            port: INTER,
+            owners: 0
+        })
     );
-    assert_eq!(read(on_stack(INTER, frame())), Some(Mark::FromStack(INTER)));
+    assert_eq!(
+        read(on_stack(INTER, frame())),
+        Some(Mark::FromStack {
+            port: INTER,
+            owners: 0
+        })
+    );
 }
 
 #[test]

@@ -12,7 +12,10 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use pipeline::{
     Counters, DropReason, Ingress, Marks, Pipeline, PortId, PortView, RuleHits, SharedView, View,
 };
-use policy::{Action, Policy, PortRange, Program, Rule, Test};
+use policy::{
+    Action, ChainId, Entry, Hook, NoListener, Policy, PortRange, Program, RejectWith, Rule, Test,
+    Verdict,
+};
 use tables::{FlowTable, Registrations};
 use wire::{Endpoint, MacAddr, Protocol};
 use worker::{LaneReading, LaneSpec, Worker, WorkerConfig, WorkerStats};
@@ -50,6 +53,7 @@ impl Firewall {
             Arc::new(Registrations::new(1, 7)),
             view(),
             Arc::clone(&counters),
+            Arc::default(),
             Arc::default(),
             0,
             42,
@@ -157,12 +161,27 @@ fn view() -> SharedView {
         action: Action::Redirect {
             addr: Some(PROXY.addr),
             port: Some(PROXY.port),
+            otherwise: NoListener::Reject,
         },
         ..Rule::default()
     };
+    let refused = Rule {
+        proto: Test::Is(Protocol::UDP),
+        action: Action::Reject(RejectWith::PortUnreachable),
+        ..Rule::default()
+    };
+    let entry = |hook, chain, policy| Entry {
+        hook,
+        chain: ChainId(chain),
+        policy,
+    };
     let policy = Policy::new(Program {
         generation: 1,
-        chains: vec![vec![rule]],
+        chains: vec![vec![rule], vec![refused]],
+        entries: vec![
+            entry(Hook::TproxyPrerouting, 0, Verdict::Accept),
+            entry(Hook::FilterForward, 1, Verdict::Drop),
+        ],
         ..Program::default()
     })
     .unwrap();
@@ -170,9 +189,15 @@ fn view() -> SharedView {
         rule_hits: Arc::new(RuleHits::new(1, policy.rule_count())),
         own: [PROXY.addr].into_iter().collect(),
         proxies: policy.proxies(),
-        policy,
-        ports: vec![PortView { mac: NIC_MAC }],
+        policy: policy.into(),
+        ports: vec![PortView {
+            mac: NIC_MAC,
+            first_address: Some(PROXY.addr),
+        }],
         marks: MARKS,
+        broadcasts: Default::default(),
+        listening: Default::default(),
+        keep_established: false,
     }))
 }
 
@@ -198,6 +223,33 @@ fn segment(macs: (MacAddr, MacAddr), from: Endpoint, to: Endpoint, answers: bool
         .write(&mut frame, &[])
         .unwrap();
     frame
+}
+
+/// A datagram that the rules refuse.
+pub fn datagram(payload: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(NEIGHBOUR.0, NIC_MAC.0)
+        .ipv4(CLIENT.addr.octets(), SERVER.addr.octets(), 64)
+        .udp(CLIENT.port, 53)
+        .write(&mut frame, &vec![7; payload])
+        .unwrap();
+    frame
+}
+
+/// What an ICMP "port unreachable" quotes, and who sends it.
+pub fn read_refusal(frame: &[u8]) -> (Ipv4Addr, Vec<u8>) {
+    let packet = SlicedPacket::from_ethernet(frame).unwrap();
+    let (Some(NetSlice::Ipv4(ip)), Some(TransportSlice::Icmpv4(icmp))) =
+        (&packet.net, &packet.transport)
+    else {
+        panic!("not ICMP: {frame:02x?}");
+    };
+    assert_eq!((icmp.type_u8(), icmp.code_u8()), (3, 3));
+    assert_eq!(
+        icmp.icmp_type().calc_checksum(icmp.payload()),
+        icmp.checksum()
+    );
+    (ip.header().source_addr(), icmp.payload().to_vec())
 }
 
 /// Where a TCP frame comes from and goes to, and its MAC addresses: source, destination.

@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use firewall::{
-    CLIENT, Firewall, MARKS, NEIGHBOUR, NIC_MAC, PATIENCE, PORT, PROXY, SERVER, read, syn, syn_ack,
+    CLIENT, Firewall, MARKS, NEIGHBOUR, NIC_MAC, PATIENCE, PORT, PROXY, SERVER, datagram, read,
+    read_refusal, syn, syn_ack,
 };
 use network::{HOST, NIC, ip, isolated};
 use pipeline::Ingress;
@@ -56,6 +57,27 @@ fn frames_go_both_ways_and_none_is_lost() {
         let ledger = fw.stats.ledger();
         assert_eq!((ledger.total, ledger.filled), (FEW, 128));
         assert_eq!(fw.tx_full(), 0);
+    });
+}
+
+/// The answer is longer than the packet: it takes room in the chunk that the packet came in.
+#[test]
+fn a_refused_datagram_is_quoted_to_its_sender() {
+    isolated(|| {
+        let mut fw = Firewall::start(FEW, false);
+        for payload in [0, 1, 18, 500, 1400] {
+            let sent = datagram(payload);
+            fw.wire.send(&sent);
+            let frame = fw.wire.receive(PATIENCE).expect("the sender is told");
+            let (source, quoted) = read_refusal(&frame);
+            assert_eq!(source, PROXY.addr);
+            let whole = sent.len() - 14;
+            assert_eq!(quoted, &sent[14..14 + whole.min(548)], "{payload}");
+        }
+        converse(&fw, 1000);
+        fw.wait_until("all is sent", |fw| fw.stats.ledger().sending == 0);
+        fw.stop();
+        fw.assert_conserved();
     });
 }
 

@@ -36,6 +36,11 @@ const SLOW_LANE: u8 = 3;
 /// Before the frame the first, second, third or fourth socket comes or goes.
 const CHANGE: [u8; 4] = [0x40, 0x48, 0x50, 0x58];
 
+/// Before the frame come rules that judge, or go.
+const OTHER_RULES: u8 = 0xc0;
+/// From the stack, from an endpoint that nobody has taken.
+const FROM_BOX: u8 = FROM_STACK | 0x30;
+
 /// Registered local endpoints, and the foreign one.
 const LISTENER: (Address, u16) = (OWN, 50_021);
 const CALLER: (Address, u16) = ([198, 51, 100, 1], 50_022);
@@ -173,6 +178,45 @@ fn batch(frames: &[(u8, u8, Vec<u8>)]) -> Vec<u8> {
     out
 }
 
+/// Redirected, local and refused packets while rules that judge come and go.
+fn judged() -> Vec<(u8, u8, Vec<u8>)> {
+    let (client, server) = ((CLIENT, 40_000), (SERVER, 80));
+    let (proxy, shell) = ((OWN, PROXY_PORT), (OWN, 22));
+    let own = ([198, 51, 100, 1], 33_000);
+    let group = ([224, 0, 0, 251], 5353);
+    let ping = |from, to, is_reply: bool| {
+        let step = match is_reply {
+            true => ip(from, to).icmpv4_echo_reply(7, 1),
+            false => ip(from, to).icmpv4_echo_request(7, 1),
+        };
+        let mut frame = Vec::new();
+        step.write(&mut frame, b"ping").expect("memory");
+        frame
+    };
+    vec![
+        (OTHER_RULES, 0, tcp(client, server, SYN, 1000)),
+        (FROM_STACK, 0, tcp(proxy, client, SYN | ACK, 2000)),
+        (FROM_INTRA, 1, tcp(client, server, ACK, 1001)),
+        (FROM_BOX, 0, udp(own, server)),
+        (FROM_INTRA, 0, udp(server, own)),
+        (FROM_INTRA, 0, error(SERVER, own.0, &udp(own, server), 28)),
+        (FROM_INTRA, 0, ping(CLIENT, OWN, false)),
+        (FROM_BOX, 0, ping(OWN, CLIENT, true)),
+        (FROM_BOX, 0, ping(OWN, SERVER, false)),
+        (FROM_INTRA, 0, ping(SERVER, OWN, true)),
+        (FROM_INTRA, 0, tcp(client, shell, SYN, 5)),
+        (FROM_INTRA, 0, udp(client, shell)),
+        (FROM_INTRA, 0, udp(client, server)),
+        (FROM_INTRA, 0, udp(client, group)),
+        (FROM_BOX, 0, udp((OWN, 5353), group)),
+        (FROM_INTRA, 0, udp(client, (OWN, 123))),
+        (FROM_BOX, 0, tcp(own, server, RST, 5)),
+        (OTHER_RULES, 1, tcp(client, server, ACK, 1006)),
+        (OTHER_RULES, 1, tcp(client, server, ACK, 1012)),
+        (FROM_STACK, 0, tcp(proxy, client, ACK, 2001)),
+    ]
+}
+
 fn batches(put: Put<'_>) {
     let (client, server) = ((CLIENT, 40_000), (SERVER, 80));
     let (proxy, second) = ((OWN, PROXY_PORT), (SERVER_TWO, 80));
@@ -248,6 +292,7 @@ fn batches(put: Put<'_>) {
             ),
         ]),
     );
+    put("judged", batch(&judged()));
     put(
         "errors",
         batch(&[
@@ -319,6 +364,22 @@ fn rulesets(put: Put<'_>) {
         (
             "loop",
             "*tproxy\n:PREROUTING ACCEPT [0:0]\n:a - [0:0]\n:b - [0:0]\n-A PREROUTING -j a\n-A a -j b\n-A b -j a\nCOMMIT\n",
+        ),
+        (
+            "whole-firewall",
+            "*raw\n-A PREROUTING -p udp --dport 53 -j CT --notrack\nCOMMIT\n*mangle\n-A FORWARD -m mark ! --mark 1/3 -j MARK --or-mark 4\nCOMMIT\n*nat\n-A PREROUTING -p tcp -j DNAT --to-destination 10.0.0.1-10.0.0.2:80-90/8000 --random\n-A POSTROUTING -o eth1 -j MASQUERADE\nCOMMIT\n*filter\n:INPUT DROP [0:0]\n:LOintra - [0:0]\n-A INPUT -m tproxy -j ACCEPT\n-A INPUT -i eth1 -g LOintra\n-A INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT\n-A LOintra -p tcp --syn -m limit --limit 5/min -j LOG --log-prefix \"in: \"\n-A LOintra -p tcp -j REJECT --reject-with tcp-reset\n-A OUTPUT -m owner --uid-owner 0-99 -j ACCEPT\nCOMMIT\n",
+        ),
+        (
+            "many-matches",
+            "*filter\n-A INPUT -f -m iprange --src-range 10.0.0.1-10.0.0.9 -m set ! --match-set a src -m mac --mac-source 02:00:00:00:00:01\n-A INPUT -p icmp --icmp-type 3/4 -m hashlimit --hashlimit-above 5/sec --hashlimit-mode srcip,dstport --hashlimit-name x --hashlimit-srcmask 24 -j DROP\n-A INPUT -p udp -m multiport ! --ports 1,5:9 -m conntrack --ctstate NEW,DNAT -m zone --src inside\n-A INPUT -p tcp --tcp-flags ALL NONE -m set --match-set b src,dst\nCOMMIT\n",
+        ),
+        (
+            "at-connect",
+            "*tproxy\n:OUTPUT DROP [0:0]\n-A OUTPUT -p tcp -m multiport --dports 80,443 -m owner ! --uid-owner root --socket-exists -j TPROXY --on-port 50080 --on-ip 127.0.0.1 --on-no-listener accept\n-A OUTPUT -d 10/8 -j RETURN\nCOMMIT\n",
+        ),
+        (
+            "sets",
+            "create a hash:net family inet hashsize 1024 maxelem 65536\nadd a 10.0.0.0/8\nadd a 10.0.0.3-10.0.0.77 nomatch\ncreate b hash:ip,port timeout 30\nadd b 10.0.0.1,udp:53 timeout 3 comment \"x y\"\ncreate c bitmap:port range 0-1023\nadd c 80-90\n",
         ),
         ("no-commit", "*tproxy\n:PREROUTING ACCEPT [0:0]\n"),
         (
