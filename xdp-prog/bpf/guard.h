@@ -45,15 +45,21 @@ static __always_inline bool has_user(struct __sk_buff *skb)
 	return !sk || sk->type != SOCK_RAW || sk->protocol != IPPROTO_TCP;
 }
 
-/* Bit n: the user of the sender is one of owner test n. Without branches, as in `differs`. */
+/*
+ * Bit n: the user of the sender is one of owner test n; bit 7: by which tests. Without branches, as in
+ * `differs`.
+ */
 static __always_inline __u8 owner_bits(struct __sk_buff *skb)
 {
 	struct guard *found = find_guard();
-	__u64 bits = 0, uid;
+	__u64 bits, uid;
 	__u32 i;
 
-	if (!found || !found->owners || !has_user(skb))
+	if (!found)
 		return 0;
+	bits = found->epoch;
+	if (!found->owners || !has_user(skb))
+		return bits;
 	uid = bpf_get_socket_uid(skb);
 	for (i = 0; i < MAX_OWNERS; i++) {
 		struct uid_range *r = &found->uids[i];

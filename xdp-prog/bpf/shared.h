@@ -11,7 +11,7 @@
 #define MAC_LEN 6
 #define MAX_TAKEN 32
 #define MAX_MANAGEMENT 64
-#define MAX_OWNERS 8
+#define MAX_OWNERS 7
 /* Twice MAX_ADDRESSES of the loader, which adds before it removes. */
 #define ADDRESS_SLOTS 2048
 
@@ -87,6 +87,7 @@ struct uid_range {
 struct guard {
 	__u32 on;
 	__u32 owners;
+	__u32 epoch; /* 0 or 0x80: the mark's bit that says which uids were asked */
 	struct uid_range uids[MAX_OWNERS];
 };
 

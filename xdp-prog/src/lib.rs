@@ -1,14 +1,15 @@
 //! The steering programs and their loader: which frame the kernel gets, which
 //! one the worker's socket, and how the programs get onto an interface and off.
 //!
-//! And which of the proxies' sockets have been closed; what they send is theirs alone.
+//! And which of the proxies' sockets have been closed; what they send is theirs alone. And
+//! where the box's own connections go ([`Capture`]).
 //!
 //! Invariant: attachments to interfaces are by netlink (XDP) and clsact (tc), never
 //! by a link that a file descriptor holds, so that they stay when the daemon goes.
 //! Never here: sockets, frames, rules, or the creation of links.
 //!
 //! All calls but those of [`SocketWatch`] act on the network namespace of the
-//! calling thread.
+//! calling thread; [`Capture`] stays with the one where it was attached.
 
 mod attach;
 mod capture;

@@ -20,13 +20,15 @@ pub const MAX_MANAGEMENT: usize = 64;
 pub const MAX_ADDRESSES: usize = 1024;
 
 /// Most owner tests of a guard: a frame's mark has a bit for each.
-pub const MAX_OWNERS: usize = 8;
+pub const MAX_OWNERS: usize = 7;
 
 pub(crate) const PORT_CONFIG_BYTES: usize = 52;
 pub(crate) const HOST_CONFIG_BYTES: usize = 8;
 pub(crate) const TAKEN_BYTES: usize = 4 + MAX_TAKEN * 8;
 pub(crate) const MANAGEMENT_BYTES: usize = 4 + MAX_MANAGEMENT * 16;
-pub(crate) const GUARD_BYTES: usize = 8 + MAX_OWNERS * 8;
+/// The epoch's bit in a mark.
+const EPOCH: u32 = 0x80;
+pub(crate) const GUARD_BYTES: usize = 12 + MAX_OWNERS * 8;
 pub(crate) const DELIVERY_BYTES: usize = 20;
 pub(crate) const ENDPOINT_BYTES: usize = 8;
 
@@ -74,6 +76,9 @@ pub struct Guard {
     /// Users that the rules tell apart, at most [`MAX_OWNERS`] ranges. The mark of what is
     /// diverted on its way out has bit n set if its sender's user is in range n, guard or not.
     pub owners: Vec<RangeInclusive<u32>>,
+    /// Changes with `owners`, and is bit 7 in the same byte of a mark: who reads the mark knows which
+    /// users were asked about.
+    pub epoch: bool,
 }
 
 impl Direction {
@@ -193,7 +198,10 @@ pub(crate) fn guard(guard: &Guard) -> Result<Vec<u8>, Error> {
         MAX_OWNERS,
     )?;
     let count = u32::try_from(guard.owners.len()).unwrap_or(u32::MAX);
-    let mut bytes = Bytes(Vec::new()).u32(guard.on.into()).u32(count);
+    let mut bytes = Bytes(Vec::new())
+        .u32(guard.on.into())
+        .u32(count)
+        .u32(if guard.epoch { EPOCH } else { 0 });
     for uids in &guard.owners {
         bytes = bytes.u32(*uids.start()).u32(*uids.end());
     }

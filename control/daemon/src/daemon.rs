@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bringup::{self, Dataplane, Plan};
 use crate::config::Config;
-use crate::listeners::Listeners;
+use crate::listeners::{Listeners, Wanted};
 use crate::machine::{Facts, Live};
 use crate::rulebook::Rulebook;
 use crate::ruling::Ruling;
@@ -159,7 +159,12 @@ async fn live(
             changes: changes.list().to_vec(),
         }),
     });
-    let begun = facts.listeners.set(capture, facts.book().asks_listeners());
+    let begun = facts.listeners.set(Wanted {
+        nodes: capture,
+        proxies: facts.view.load().proxies.clone(),
+        asks: facts.book().asks_listeners(),
+        counts_on: false,
+    });
     facts.look_for_listeners();
     let machine = Arc::clone(&facts) as Arc<dyn server::Machine>;
     let sources = Sources {

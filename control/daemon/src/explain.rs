@@ -3,10 +3,12 @@
 
 use std::net::Ipv4Addr;
 
-use nix::unistd::User;
+use nix::unistd::{Group, User};
 use pipeline::View;
+use policy::capture::{Node, Question, Step};
 use policy::{
-    Arrival, ConnState, NoListener, Packet, Policy, PortId, RejectWith, RuleId, Sink, Stop,
+    Arrival, ConnState, MAX_OWNERS, NoListener, Packet, Policy, PortId, RejectWith, RuleId, Sink,
+    Stop,
 };
 use protocol::{ErrorKind, ExplainStep, Explanation, Failure, Probe};
 use rules::Ruleset;
@@ -50,9 +52,10 @@ pub fn explain(facts: &Facts, probe: &Probe) -> Result<Explanation, Failure> {
         proxy: None,
     };
     let verdict = if packet.in_port.is_some() {
-        way.from_wire(&mut packet)
+        way.arrives(&mut packet)
     } else {
-        way.from_box(&mut packet)
+        let sender = Sender::of(probe)?;
+        way.leaves(&facts.listeners.nodes(), &sender, &mut packet)
     };
     Ok(Explanation {
         steps: way.steps,
@@ -102,7 +105,7 @@ impl Sink for Way<'_> {
 }
 
 impl Way<'_> {
-    fn from_wire(&mut self, packet: &mut Packet) -> String {
+    fn arrives(&mut self, packet: &mut Packet) -> String {
         let view = self.view;
         match view.policy.arrive(packet, false, self) {
             Arrival::Stop(stop) => return stopped(stop),
@@ -172,10 +175,88 @@ impl Way<'_> {
         }
     }
 
-    fn from_box(&mut self, packet: &mut Packet) -> String {
+    /// What a program on the box opens is asked about at connect(), and then at each of its
+    /// packets' way out.
+    fn leaves(&mut self, nodes: &[Node], sender: &Sender, packet: &mut Packet) -> String {
+        if packet.tuple.proto == Protocol::TCP && packet.state == ConnState::New {
+            let mut at = 0;
+            // Each step leads to later ones.
+            while let Some(Node { step, rule }) = nodes.get(at) {
+                if let Some(rule) = rule {
+                    self.matched(*rule, packet);
+                }
+                at = match step {
+                    Step::Ask {
+                        question,
+                        then,
+                        otherwise,
+                    } if sender.is(question, packet) => usize::from(*then),
+                    Step::Ask { otherwise, .. } => usize::from(*otherwise),
+                    Step::Pass { then } => usize::from(*then),
+                    Step::Go => break,
+                    Step::Refuse(_) => return "refused at connect()".to_owned(),
+                    Step::Redirect {
+                        addr,
+                        port,
+                        otherwise,
+                    } => {
+                        let to = Endpoint::new(*addr, port.unwrap_or(packet.tuple.dst.port));
+                        let listens = is_listening(&self.view.listening, Protocol::TCP, to);
+                        if listens {
+                            self.proxy = Some(to);
+                            self.notes
+                                .push("what the proxy itself opens is not redirected".to_owned());
+                            return "redirected at connect()".to_owned();
+                        }
+                        self.notes.push(format!("nobody listens at {to}"));
+                        match otherwise {
+                            NoListener::Accept => break,
+                            NoListener::Reject | NoListener::Drop => {
+                                return "refused at connect()".to_owned();
+                            }
+                        }
+                    }
+                };
+            }
+        }
         match self.view.policy.leave(packet, self) {
             Ok(()) => "accepted".to_owned(),
             Err(stop) => stopped(stop),
+        }
+    }
+}
+
+/// Who opens a connection.
+struct Sender {
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Sender {
+    fn of(probe: &Probe) -> Result<Self, Failure> {
+        let gid = match &probe.gid {
+            None => None,
+            Some(text) => {
+                let named = || Group::from_name(text).ok()?.map(|group| group.gid.as_raw());
+                let gid = text.parse().ok().or_else(named);
+                Some(gid.ok_or_else(|| wrong(format!("there is no group {text:?}")))?)
+            }
+        };
+        Ok(Self {
+            uid: uid(probe.uid.as_deref())?,
+            gid,
+        })
+    }
+
+    fn is(&self, question: &Question, packet: &Packet) -> bool {
+        let dst = packet.tuple.dst;
+        match question {
+            Question::Network(network) => network.contains(dst.addr),
+            Question::Range(range) => range.contains(&dst.addr),
+            Question::Ports(range) => range.contains(&dst.port),
+            Question::Users(range) => self.uid.is_some_and(|uid| range.contains(&uid)),
+            Question::Groups(range) => self.gid.is_some_and(|gid| range.contains(&gid)),
+            Question::Mark { value, mask } => packet.mark & mask == *value,
         }
     }
 }
@@ -341,13 +422,18 @@ fn mac(text: &str) -> Result<[u8; 6], Failure> {
     })
 }
 
-/// Which of the policy's owner tests hold for a user.
-fn owners(policy: &Policy, user: Option<&str>) -> Result<u8, Failure> {
-    let Some(user) = user else { return Ok(0) };
+fn uid(user: Option<&str>) -> Result<Option<u32>, Failure> {
+    let Some(user) = user else { return Ok(None) };
     let named = || User::from_name(user).ok()?.map(|user| user.uid.as_raw());
     let uid = user.parse().ok().or_else(named);
-    let uid: u32 = uid.ok_or_else(|| wrong(format!("there is no user {user:?}")))?;
-    let tests = policy.owners().iter().zip(0..);
+    let uid = uid.ok_or_else(|| wrong(format!("there is no user {user:?}")))?;
+    Ok(Some(uid))
+}
+
+/// Which of the policy's owner tests hold for a user.
+fn owners(policy: &Policy, user: Option<&str>) -> Result<u8, Failure> {
+    let Some(uid) = uid(user)? else { return Ok(0) };
+    let tests = policy.owners().iter().take(MAX_OWNERS).zip(0..);
     Ok(tests.fold(0, |owners, (test, bit)| {
         owners | u8::from(test.uids.contains(&uid)) << bit
     }))

@@ -1,6 +1,7 @@
 //! Who listens where rules redirect to: for rules that ask, and so that a proxy's own connections
 //! are not captured again.
 
+use std::collections::{BTreeMap, HashSet as Inodes};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use hashbrown::HashSet;
 use policy::capture::{Node, Step};
+use policy::{Endpoints, RuleId};
 use sockets::Listener;
 use wire::{Endpoint, Protocol};
 use xdp_prog::{Capture, CaptureListener, SocketMaps};
@@ -18,6 +20,18 @@ const CAPTURED_MOST: u32 = 65_536;
 /// have started another process.
 const HOLDERS_EVERY: Duration = Duration::from_secs(2);
 
+/// What rules need to know of listeners.
+pub struct Wanted {
+    /// The decision about the box's own connections.
+    pub nodes: Vec<Node>,
+    /// Where rules redirect transit to: who listens there is a proxy as well.
+    pub proxies: Vec<Endpoints>,
+    /// Whether any rule has to know who listens.
+    pub asks: bool,
+    /// Whether the rules are those from before, and go on counting.
+    pub counts_on: bool,
+}
+
 /// What is known of listeners.
 pub struct Listeners(Mutex<State>);
 
@@ -25,10 +39,9 @@ struct State {
     /// Registered sockets, which are never captured.
     registered: SocketMaps,
     capture: Option<Capture>,
-    /// Where rules redirect the box's own connections to.
-    targets: Vec<(Ipv4Addr, Option<u16>)>,
-    /// Whether there are rules that ask who listens.
-    asks: bool,
+    wanted: Wanted,
+    /// How many connections rules matched before the decision was last replaced.
+    counted: BTreeMap<u32, u64>,
     known: Vec<Listener>,
     told: Vec<CaptureListener>,
     looked: Option<Instant>,
@@ -40,8 +53,13 @@ impl Listeners {
         Self(Mutex::new(State {
             registered,
             capture: None,
-            targets: Vec::new(),
-            asks: false,
+            wanted: Wanted {
+                nodes: Vec::new(),
+                proxies: Vec::new(),
+                asks: false,
+                counts_on: false,
+            },
+            counted: BTreeMap::new(),
             known: Vec::new(),
             told: Vec::new(),
             looked: None,
@@ -52,24 +70,29 @@ impl Listeners {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the rules for the box's own connections in force. `asks` says whether any rule has to
-    /// know who listens.
-    pub fn set(&self, nodes: Vec<Node>, asks: bool) -> Result<()> {
+    /// Puts the rules for the box's own connections in force.
+    pub fn set(&self, wanted: Wanted) -> Result<()> {
         let mut state = self.state();
-        state.asks = asks;
-        if nodes.is_empty() && state.capture.is_none() {
+        let state = &mut *state;
+        if wanted.nodes.is_empty() && state.capture.is_none() {
+            state.wanted = wanted;
             return Ok(());
         }
-        state.targets = nodes.iter().filter_map(target).collect();
+        state.counted = if wanted.counts_on {
+            state.hits()
+        } else {
+            BTreeMap::new()
+        };
+        state.wanted = wanted;
         if state.capture.is_none() {
-            state.capture = Some(Capture::attach_beside(CAPTURED_MOST, &state.registered)?);
+            let capture = Capture::attach_beside(CAPTURED_MOST, &state.registered)?;
+            state.capture = Some(capture);
         }
-        if !state.targets.is_empty() {
-            state.looked = None;
-            // A proxy that is not known would not be reached.
-            state.look()?;
-        }
-        let nodes: Vec<xdp_prog::CaptureNode> = nodes.iter().map(crate::settings::node).collect();
+        // A proxy that is not known would not be reached.
+        state.looked = None;
+        state.look()?;
+        let nodes = state.wanted.nodes.iter().map(crate::settings::node);
+        let nodes: Vec<xdp_prog::CaptureNode> = nodes.collect();
         if let Some(capture) = &mut state.capture {
             capture.set(&nodes)?;
         }
@@ -79,7 +102,7 @@ impl Listeners {
     /// Looks who listens now, if rules ask. The endpoints, in the words of the packet path.
     pub fn look(&self) -> Result<HashSet<(Protocol, Endpoint)>> {
         let mut state = self.state();
-        if !state.asks && state.targets.is_empty() {
+        if !state.wanted.asks && state.wanted.nodes.is_empty() {
             return Ok(HashSet::new());
         }
         state.look()?;
@@ -95,17 +118,47 @@ impl Listeners {
         let state = self.state();
         state.capture.as_ref()?.original(cookie).ok().flatten()
     }
+
+    /// How many of the box's own connections each rule has matched.
+    pub fn hits(&self) -> BTreeMap<u32, u64> {
+        self.state().hits()
+    }
+
+    /// The decision about the box's own connections.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.state().wanted.nodes.clone()
+    }
 }
 
 impl State {
-    /// Whether rules redirect the box's own connections to a listener.
+    fn hits(&self) -> BTreeMap<u32, u64> {
+        let mut counted = self.counted.clone();
+        let hits = self.capture.as_ref().map(Capture::hits);
+        let hits = hits.and_then(Result::ok).unwrap_or_default();
+        for (node, hits) in self.wanted.nodes.iter().zip(hits) {
+            if let Some(RuleId(rule)) = node.rule {
+                *counted.entry(rule).or_default() += hits;
+            }
+        }
+        counted
+    }
+
+    /// Whether rules redirect to a listener.
     fn is_target(&self, listener: &Listener) -> bool {
-        listener.proto == Protocol::TCP.0
-            && self.targets.iter().any(|(addr, port)| {
-                let at = *listener.local.ip();
-                (at.is_unspecified() || at == *addr)
-                    && port.is_none_or(|port| port == listener.local.port())
+        let (at, port) = (*listener.local.ip(), listener.local.port());
+        let is_at = |addr: Ipv4Addr| at.is_unspecified() || at == addr;
+        let captures = |node: &Node| {
+            target(node).is_some_and(|(addr, wanted)| {
+                is_at(addr) && wanted.is_none_or(|wanted| wanted == port)
             })
+        };
+        let redirects = |set: &Endpoints| {
+            // Who listens where all ports lead is not known to be a proxy.
+            let is_one = set.ports.start() == set.ports.end();
+            is_one && is_at(set.addr) && set.ports.contains(&port)
+        };
+        listener.proto == Protocol::TCP.0
+            && (self.wanted.nodes.iter().any(captures) || self.wanted.proxies.iter().any(redirects))
     }
 
     fn look(&mut self) -> Result<()> {
@@ -113,21 +166,21 @@ impl State {
         known.sort_unstable_by_key(|listener| listener.inode);
         let is_new = known != self.known;
         self.known = known;
-        if self.targets.is_empty() {
+        if self.wanted.nodes.is_empty() {
             return Ok(());
         }
         let is_due = self.looked.is_none_or(|at| at.elapsed() >= HOLDERS_EVERY);
         if !is_new && !is_due {
             return Ok(());
         }
-        let tcp = || {
+        let proxies = || {
             self.known
                 .iter()
                 .filter(|listener| self.is_target(listener))
         };
-        let inodes: std::collections::HashSet<u32> = tcp().map(|listener| listener.inode).collect();
+        let inodes: Inodes<u32> = proxies().map(|listener| listener.inode).collect();
         let holders = sockets::holders(&inodes);
-        let listeners: Vec<CaptureListener> = tcp()
+        let listeners: Vec<CaptureListener> = proxies()
             .map(|listener| CaptureListener {
                 at: listener.local,
                 pids: holders.get(&listener.inode).cloned().unwrap_or_default(),
@@ -144,16 +197,16 @@ impl State {
     }
 }
 
-/// Whether somebody takes what comes to an endpoint of this protocol.
-pub fn is_listening(among: &HashSet<(Protocol, Endpoint)>, proto: Protocol, at: Endpoint) -> bool {
-    let anywhere = Endpoint::new(Ipv4Addr::UNSPECIFIED, at.port);
-    among.contains(&(proto, at)) || among.contains(&(proto, anywhere))
-}
-
 /// Where a step redirects to, if it does.
 const fn target(node: &Node) -> Option<(Ipv4Addr, Option<u16>)> {
     match node.step {
         Step::Redirect { addr, port, .. } => Some((addr, port)),
         _ => None,
     }
+}
+
+/// Whether somebody takes what comes to an endpoint of this protocol.
+pub fn is_listening(among: &HashSet<(Protocol, Endpoint)>, proto: Protocol, at: Endpoint) -> bool {
+    let anywhere = Endpoint::new(Ipv4Addr::UNSPECIFIED, at.port);
+    among.contains(&(proto, at)) || among.contains(&(proto, anywhere))
 }

@@ -18,6 +18,7 @@ use protocol::{ErrorKind, Failure, RulesChecked, RulesLoaded, RulesPending};
 use server::LoadOrder;
 use tables::Side;
 
+use crate::listeners::Wanted;
 use crate::machine::Facts;
 use crate::rulebook::Rulebook;
 use crate::surroundings::{self, Surveyed};
@@ -159,11 +160,14 @@ impl Facts {
         )?;
         let Surveyed {
             mut view,
-            steered,
+            mut steered,
             capture,
             warnings,
         } = surveyed;
         view.listening = before.listening.clone();
+        view.epoch = before.epoch != (view.policy.owners() != before.policy.owners());
+        steered.guard.epoch = view.epoch;
+        let proxies = view.proxies.clone();
         let rules = book.ruleset.rule_count() as u64;
         let mut live = self.live();
         let live = &mut *live;
@@ -172,7 +176,16 @@ impl Facts {
             .as_mut()
             .ok_or_else(|| anyhow!("the daemon is leaving"))?;
         dataplane.update(view, steered)?;
-        self.listeners.set(capture, book.asks_listeners())?;
+        let is_known = live
+            .ruling
+            .book()
+            .is_some_and(|known| Arc::ptr_eq(known, book));
+        self.listeners.set(Wanted {
+            nodes: capture,
+            proxies,
+            asks: book.asks_listeners(),
+            counts_on: is_known,
+        })?;
         live.ruling.enter(generation, Arc::clone(book));
         let all = book.warnings.iter().cloned().chain(warnings);
         live.ruling.warnings = all.collect();
@@ -355,7 +368,10 @@ impl Facts {
         if trial.is_some() && order.replace.is_some() {
             return Err(refused("a trial replaces no file; commit it afterwards"));
         }
-        let book = self.read_rules(&order.ruleset, order.sets.as_deref(), progress)?;
+        let mut book = self.read_rules(&order.ruleset, order.sets.as_deref(), progress)?;
+        if let Some(target) = &order.replace {
+            book.path = Some(target.clone());
+        }
         let book = Arc::new(book);
         let _turn = self.turn();
         let former = self.book();

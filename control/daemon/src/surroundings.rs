@@ -12,7 +12,7 @@ use policy::capture::Node;
 use policy::{Endpoints, Hook, Policy, Zones};
 use rules::Interface;
 use wire::MacAddr;
-use xdp_prog::{Direction, Guard, MAX_TAKEN, Taken};
+use xdp_prog::{Direction, Guard, MAX_OWNERS, MAX_TAKEN, Taken};
 
 use crate::config::{Config, Established};
 use crate::rulebook::Rulebook;
@@ -67,6 +67,7 @@ impl Steered {
         let guard = Guard {
             on: self.guard.on || other.guard.on,
             owners: self.guard.owners.clone(),
+            epoch: self.guard.epoch,
         };
         Self {
             v4: v4.into_iter().collect(),
@@ -144,8 +145,10 @@ pub fn survey(
             owners: policy
                 .owners()
                 .iter()
+                .take(MAX_OWNERS)
                 .map(|test| test.uids.clone())
                 .collect(),
+            epoch: false,
         },
     };
     let unmatched = rules::unmatched_interfaces(&book.ruleset, &interfaces);
@@ -184,6 +187,7 @@ pub fn survey(
         marks: constants.marks,
         listening: Default::default(),
         keep_established: config.established == Established::Keep,
+        epoch: false,
     };
     Ok(Surveyed {
         view,

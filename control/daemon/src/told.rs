@@ -10,10 +10,18 @@ use crate::machine::Facts;
 /// The rules in force, with what they have matched.
 pub fn rules(facts: &Facts) -> Rules {
     let (view, book) = facts.view_and_book();
-    let hits = |rule: RuleId| view.rule_hits.read(rule);
+    let connections = facts.listeners.hits();
+    // The box's own connections have no bytes yet when they are counted.
+    let hits = |rule: RuleId| {
+        let (packets, bytes) = view.rule_hits.read(rule);
+        (
+            packets + connections.get(&rule.0).copied().unwrap_or(0),
+            bytes,
+        )
+    };
     let mut tables: Vec<RuleTable> = Vec::new();
     for chain in book.ruleset.chains() {
-        let (packets, bytes) = chain.policy_id.map_or((0, 0), hits);
+        let (packets, bytes) = chain.policy_id.map_or((0, 0), &hits);
         let told = RuleChain {
             name: chain.chain.clone(),
             policy: chain.policy.map(|verdict| verdict_name(verdict).to_owned()),

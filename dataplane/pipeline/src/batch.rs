@@ -11,7 +11,7 @@ use crate::counters::{Counters, Event};
 use crate::drops::{DropExample, DropReason, ExampleClock, Examples};
 use crate::judging::{Judgement, settled};
 use crate::logs::Logs;
-use crate::marks::Mark;
+use crate::marks::{Mark, Owners};
 use crate::refusing::Allowance;
 use crate::view::{SharedView, View};
 
@@ -128,6 +128,8 @@ struct Scope {
     generation: u32,
     judges: bool,
     guards: bool,
+    /// Whether its answers depend on who sends.
+    tells_owners: bool,
 }
 
 impl Scope {
@@ -136,6 +138,7 @@ impl Scope {
             generation: policy.generation(),
             judges: policy.judges(),
             guards: policy.guards(),
+            tells_owners: !policy.owners().is_empty(),
         }
     }
 }
@@ -315,13 +318,16 @@ fn read(
         Ingress::HostPort => view.marks.read(frame).ok_or(DropReason::Unmarked)?,
     };
     let (side, port, owners) = match mark {
-        Mark::FromWire(port) => (Side::Wire, port, 0),
+        Mark::FromWire(port) => (Side::Wire, port, Owners::default()),
         Mark::FromStack { port, owners }
         | Mark::FromStranger { port, owners }
         | Mark::FromBox { port, owners } => (Side::Host, port, owners),
     };
     if view.port(port).is_none() {
         return Err(DropReason::NoPortThere);
+    }
+    if side == Side::Host && scope.tells_owners && owners.epoch != view.epoch {
+        return Err(DropReason::RulesChanging);
     }
     let headers = Headers::parse(frame).map_err(DropReason::of)?;
     match headers.fragment {
@@ -336,7 +342,7 @@ fn read(
         side,
         is_stranger: matches!(mark, Mark::FromStranger { .. }),
         is_box: matches!(mark, Mark::FromBox { .. }),
-        owners,
+        owners: owners.bits,
         headers,
     })
 }

@@ -91,6 +91,8 @@ drop_reasons! {
     Stranger = "stranger",
     /// The registration was withdrawn before its flow was made, or is for another peer.
     OwnerGone = "owner_gone",
+    /// The box sent it while rules changed, and its sender's user was not asked about as the new ones want. Its sender tries again.
+    RulesChanging = "rules_changing",
     /// The flow table is full. Live flows are never evicted.
     TableFull = "table_full",
     /// An ICMP error about a packet of no known flow.

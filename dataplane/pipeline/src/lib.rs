@@ -34,6 +34,6 @@ pub use batch::{BATCH, Frames, Ingress, Pipeline, Verdict};
 pub use counters::{Counters, Event, RuleHits};
 pub use drops::{DropExample, DropReason, EXAMPLE_BYTES, Examples};
 pub use logs::{LogKind, LogRecord, Logs};
-pub use marks::{Mark, Marks};
+pub use marks::{Mark, Marks, Owners};
 pub use policy::PortId;
 pub use view::{PortView, SharedView, View};

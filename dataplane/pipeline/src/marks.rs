@@ -25,23 +25,43 @@ pub enum Mark {
     FromStack {
         /// The port.
         port: PortId,
-        /// Bit *n*: owner test *n* of the rules holds for the sender.
-        owners: u8,
+        /// What is known of the sender.
+        owners: Owners,
     },
     /// The same, from a registered endpoint, but not from a registered socket.
     FromStranger {
         /// The port.
         port: PortId,
-        /// Bit *n*: owner test *n* of the rules holds for the sender.
-        owners: u8,
+        /// What is known of the sender.
+        owners: Owners,
     },
     /// From the stack, but from no taken endpoint: the rules want to know all that the box sends.
     FromBox {
         /// The port.
         port: PortId,
-        /// Bit *n*: owner test *n* of the rules holds for the sender.
-        owners: u8,
+        /// What is known of the sender.
+        owners: Owners,
     },
+}
+
+/// Which owner tests hold for a sender, and by which rules they were made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Owners {
+    /// Bit *n*: owner test *n* holds.
+    pub bits: u8,
+    /// Rules with other tests have the other epoch.
+    pub epoch: bool,
+}
+
+impl Owners {
+    const EPOCH: u8 = 0x80;
+
+    const fn of(byte: u8) -> Self {
+        Self {
+            bits: byte & !Self::EPOCH,
+            epoch: byte & Self::EPOCH != 0,
+        }
+    }
 }
 
 /// The marks of one run, made unguessable by random bits.
@@ -110,7 +130,7 @@ impl Marks {
         if src != self.mac(kind, [x, owners]) {
             return None;
         }
-        let port = PortId(x);
+        let (port, owners) = (PortId(x), Owners::of(owners));
         match kind {
             KIND_FROM_STACK => Some(Mark::FromStack { port, owners }),
             KIND_FROM_STRANGER => Some(Mark::FromStranger { port, owners }),

@@ -46,6 +46,8 @@ pub struct View {
     pub listening: HashSet<(Protocol, Endpoint)>,
     /// Whether what new rules would not let pass goes on if the old ones did.
     pub keep_established: bool,
+    /// What marks say whose owner tests are those of the policy.
+    pub epoch: bool,
 }
 
 impl View {

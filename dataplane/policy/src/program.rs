@@ -17,7 +17,7 @@ pub const MAX_STEPS: u64 = 1 << 20;
 
 /// How many owner tests there may be besides those of tproxy OUTPUT: as many as a packet
 /// has bits for.
-pub const MAX_OWNERS: usize = 8;
+pub const MAX_OWNERS: usize = 7;
 
 /// Index of a chain in its program.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -72,7 +72,7 @@ pub fn ruleset(random: &mut Rng, packets: &[Packet], ways: Ways) -> String {
         let likely = match table {
             "filter" => 100,
             "nat" => 50,
-            "mangle" => 40,
+            "mangle" => 60,
             _ => 25,
         };
         if author.random.u8(..100) < likely {

@@ -74,6 +74,7 @@ impl Ours {
                 .into_iter()
                 .collect(),
             listening: Default::default(),
+            epoch: false,
             keep_established: false,
         };
         let counters = Arc::<Counters>::default();

@@ -76,7 +76,11 @@ impl Seen {
     pub fn is(&self, packet: &Packet) -> bool {
         let (src, dst) = self.addresses;
         let is_same_way = src == packet.src || dst == packet.dst;
-        self.id == packet.id && self.protocol == packet.protocol() && is_same_way
+        let is_same = self.id == packet.id && self.protocol == packet.protocol() && is_same_way;
+        // An error of the kernel's may have any number.
+        let sent = packet.above();
+        let is_message = self.above.len() == sent.len() && self.above.get(..2) == sent.get(..2);
+        is_same && (self.protocol != 1 || is_message)
     }
 
     /// The number of the nat target that translated `packet` into this.

@@ -233,7 +233,8 @@ impl Packet {
         frame
     }
 
-    fn above(&self) -> Vec<u8> {
+    /// What is above IPv4.
+    pub fn above(&self) -> Vec<u8> {
         const PAYLOAD: &[u8] = b"differential";
         let mut bytes = Vec::new();
         let mut transport = match &self.body {

@@ -140,20 +140,28 @@ fn ports(random: &mut Rng, port: u16) -> String {
 }
 
 fn module(random: &mut Rng, asked: &Asked<'_>, about: &Packet, protocol: u8) -> String {
-    match random.u8(..8) {
+    match random.u8(..10) {
         0..4 if protocol != 0 => transport(random, about),
         4 => range(random, about),
         5 if asked.knows_in_port() => {
             let mac = about.mac.map(|byte| format!("{byte:02X}")).join(":");
             format!(" -m mac{} --mac-source {mac}", not(random))
         }
-        6 => {
-            let value = random.u8(..8);
-            let mask = ["", "/0x3", "/0x1"][random.usize(..3)];
-            format!(" -m mark{} --mark {value:#x}{mask}", not(random))
-        }
-        _ if asked.table != "raw" => state(random),
-        _ => range(random, about),
+        _ if asked.table == "raw" => range(random, about),
+        6 | 7 => mark(random),
+        _ => state(random),
+    }
+}
+
+/// Few bits, so that rules of `mangle` often have set them.
+fn mark(random: &mut Rng) -> String {
+    let not = not(random);
+    let bit = 1 << random.u8(..3);
+    match random.u8(..4) {
+        0 => format!(" -m mark{not} --mark {}", random.u8(..8)),
+        1 => format!(" -m mark{not} --mark {:#x}/0x3", random.u8(..4)),
+        2 => format!(" -m mark{not} --mark 0x0/{bit:#x}"),
+        _ => format!(" -m mark{not} --mark {bit:#x}/{bit:#x}"),
     }
 }
 

@@ -72,7 +72,7 @@ const FAULTS: [(&str, &str); 29] = [
     ("--set-mark 0x3", "--set-mark 0x4"),
     ("--set-xmark 0x5", "--set-xmark 0x2"),
     ("--and-mark ", "--or-mark "),
-    ("--xor-mark ", "--or-mark "),
+    ("--xor-mark ", "--and-mark "),
     ("! --mark", "--mark"),
     ("! -d", "-d"),
     ("! -i", "-i"),

@@ -28,11 +28,19 @@ fn script(mode: Mode, lines: &[&str]) -> Script {
     Script::new(mode).with_ruleset(&tproxy(lines))
 }
 
+/// Waits until the daemon knows that the relay listens: until then it refuses.
+fn wait_for_relay(stage: &Stage) -> Result<()> {
+    let come = || connect(&stage.lab.fw, None, server(7099), SOON);
+    let known = |_: &lab::Daemon| Ok(come().is_ok());
+    stage.daemon.wait_until("the relay is known", known)
+}
+
 fn curl_of_the_box_goes_by_the_relay(mode: Mode) {
-    let rule = "-A OUTPUT -p tcp -m multiport --dports 80,7000 ! -d 192.168.1.0/24 \
+    let rule = "-A OUTPUT -p tcp -m multiport --dports 80,7000,7099 ! -d 192.168.1.0/24 \
                 -j TPROXY --on-port 50080 --on-ip 192.168.1.1";
     play(&script(mode, &[rule]), |stage| {
         let echo = stage.peer(7000, Behaviour::Echo)?;
+        wait_for_relay(stage)?;
         ensure!(fetch_page(&stage.lab.fw, SERVER)? == PAGE);
         stage.relays[0].wait_line(&[&format!("-> {}", server(80))])?;
         // Once, not round and round: the relay's own connection is nobody's to redirect.
@@ -60,9 +68,10 @@ fn curl_of_the_box_goes_by_the_relay(mode: Mode) {
 }
 
 fn a_rule_without_an_address(mode: Mode) {
-    let rule = "-A OUTPUT -p tcp --dport 80 -j TPROXY --on-port 50080";
+    let rule = "-A OUTPUT -p tcp -m multiport --dports 80,7099 -j TPROXY --on-port 50080";
     let here = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 50080);
     play(&script(mode, &[rule]).with_relays(&[here]), |stage| {
+        wait_for_relay(stage)?;
         ensure!(fetch_page(&stage.lab.fw, SERVER)? == PAGE);
         stage.relays[0].wait_line(&["127.0.0.1", &format!("-> {}", server(80))])?;
         Ok(())
@@ -76,11 +85,15 @@ fn some_users_only(mode: Mode) {
         let line = format!("-> {}", server(80));
         ensure!(fetch_page(&stage.lab.fw, SERVER)? == PAGE);
         ensure!(stage.relays[0].lines(&line).is_empty(), "root's goes by");
-        let mut nobody = stage.lab.fw.command("setpriv");
-        nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-        nobody.args(["curl", "--silent", "--max-time", "10", "--noproxy", "*"]);
-        let said = output(nobody.arg(format!("http://{SERVER}/page.html")))?;
-        ensure!(said.stdout == PAGE.as_bytes(), "{said:?}");
+        let nobodys = |_: &lab::Daemon| {
+            let mut nobody = stage.lab.fw.command("setpriv");
+            nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+            nobody.args(["curl", "--silent", "--max-time", "10", "--noproxy", "*"]);
+            let said = output(nobody.arg(format!("http://{SERVER}/page.html")))?;
+            Ok(said.stdout == PAGE.as_bytes())
+        };
+        // Refused until the relay is known, and never by itself.
+        stage.daemon.wait_until("nobody's curl works", nobodys)?;
         stage.relays[0].wait_line(&[&line])?;
         Ok(())
     });

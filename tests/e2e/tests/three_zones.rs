@@ -26,7 +26,10 @@ const SOON: Duration = Duration::from_secs(2);
 fn script(mode: Mode, more: &str) -> Result<Script> {
     let text = generated(&example("three-zones"))?;
     let text = text.replacen("-A INPUT -i eth1", &format!("{more}-A INPUT -i eth1"), 1);
-    let mut script = Script::new(mode).with_ruleset(&text).with_relays(&[]);
+    let mut script = Script::new(mode)
+        .with_ruleset(&text)
+        .with_relays(&[])
+        .with_timeouts(e2e::SHORT_ENDINGS);
     script.plan.dmz = true;
     Ok(script)
 }

@@ -365,6 +365,7 @@ fn view(generation: u32) -> View {
         marks: MARKS,
         broadcasts: [Ipv4Addr::new(192, 168, 1, 255)].into_iter().collect(),
         listening: Default::default(),
+        epoch: false,
         keep_established: false,
     }
 }

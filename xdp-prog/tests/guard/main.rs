@@ -21,6 +21,7 @@ fn guard(is_on: bool) -> Guard {
     Guard {
         on: is_on,
         owners: Vec::new(),
+        epoch: false,
     }
 }
 

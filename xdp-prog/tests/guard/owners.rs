@@ -37,7 +37,15 @@ impl Scene {
     }
 
     fn tell_apart(&self, is_on: bool, owners: Vec<RangeInclusive<u32>>) {
-        let guard = Guard { on: is_on, owners };
+        self.tell_apart_by(false, is_on, owners);
+    }
+
+    fn tell_apart_by(&self, epoch: bool, is_on: bool, owners: Vec<RangeInclusive<u32>>) {
+        let guard = Guard {
+            on: is_on,
+            owners,
+            epoch,
+        };
         self.port.set_guard(&guard).unwrap();
     }
 
@@ -91,16 +99,19 @@ fn a_mark_says_of_which_owners_the_sender_is() {
                 // Nobody is in it.
                 RangeInclusive::new(2, 1),
                 0..=ALICE - 1,
-                0..=u32::MAX,
                 NOBODY..=NOBODY,
             ];
             scene.tell_apart(true, owners.clone());
-            assert_eq!(sends(&root), with(FROM_BOX, 0b0110_0101));
-            assert_eq!(sends(&alice), with(FROM_BOX, 0b0100_0110));
-            assert_eq!(sends(&nobody), with(FROM_BOX, 0b1100_1000));
-            assert_eq!(sends(&taken), with(FROM_STACK, 0b0100_0110));
+            assert_eq!(sends(&root), with(FROM_BOX, 0b0010_0101));
+            assert_eq!(sends(&alice), with(FROM_BOX, 0b0000_0110));
+            assert_eq!(sends(&nobody), with(FROM_BOX, 0b0100_1000));
+            assert_eq!(sends(&taken), with(FROM_STACK, 0b0000_0110));
             scene.tell_apart(false, owners[..2].to_vec());
             assert_eq!(sends(&taken), with(FROM_STACK, 0b10));
+            // Whoever reads the mark is told by which tests.
+            scene.tell_apart_by(true, true, owners[..2].to_vec());
+            assert_eq!(sends(&alice), with(FROM_BOX, 0b1000_0010));
+            assert_eq!(sends(&nobody), with(FROM_BOX, 0b1000_0000));
             // Unused places are nobody's, and not user 0's.
             scene.tell_apart(true, vec![ALICE..=ALICE]);
             assert_eq!(sends(&root), FROM_BOX);

@@ -20,6 +20,7 @@ fn on(is_on: bool) -> Guard {
     Guard {
         on: is_on,
         owners: Vec::new(),
+        epoch: false,
     }
 }
 
@@ -282,20 +283,21 @@ fn the_gap_lets_nothing_by_that_the_guard_diverts() {
 }
 
 #[test]
-fn a_ninth_owner_is_refused_and_changes_nothing() {
+fn an_eighth_owner_is_refused_and_changes_nothing() {
     let bench = bench();
     let owners = |count: u32| (0..count).map(|uid| uid..=uid).collect();
     let guard = |count| Guard {
         on: true,
         owners: owners(count),
+        epoch: false,
     };
-    let error = bench.program.set_guard(&guard(9)).unwrap_err();
+    let error = bench.program.set_guard(&guard(8)).unwrap_err();
     assert!(
         matches!(
             error,
             Error::TooMany {
-                asked: 9,
-                most: 8,
+                asked: 8,
+                most: 7,
                 ..
             }
         ),
@@ -303,6 +305,6 @@ fn a_ninth_owner_is_refused_and_changes_nothing() {
     );
     assert!(error.to_string().contains("-m owner"), "{error}");
     assert_eq!(bench.steer(&tcp_to(OWN, 80)), ("pass_own", XDP_PASS));
-    bench.program.set_guard(&guard(8)).unwrap();
+    bench.program.set_guard(&guard(7)).unwrap();
     assert_eq!(bench.steer(&tcp_to(OWN, 80)), GUARDED);
 }

@@ -140,6 +140,29 @@ fn case(reason: DropReason) -> Option<Case> {
             }),
             syn(),
         ),
+        DropReason::RulesChanging => {
+            let user = policy::Condition {
+                negated: false,
+                test: policy::Quality::Owner(0),
+            };
+            let rule = Rule {
+                more: vec![user],
+                action: Action::Drop,
+                ..Rule::default()
+            };
+            let mut frame = by_box(INTER, crate::fixture::syn(OWN_CLIENT, SERVER, 1));
+            // By the tests of other rules.
+            frame[11] |= 0x80;
+            Case {
+                fw: Firewall::of(Setting {
+                    chains: vec![(Hook::FilterOutput, vec![rule], Policy::Accept)],
+                    owners: 1,
+                    ..Setting::default()
+                }),
+                ingress: Ingress::HostPort,
+                frame,
+            }
+        }
         DropReason::NoListener => {
             let mut rule = redirect(80, PROXY);
             if let Action::Redirect { otherwise, .. } = &mut rule.action {

@@ -32,14 +32,14 @@ fn each_mark_says_one_thing() {
         read(by_stranger(INTER, frame())),
         Some(Mark::FromStranger {
             port: INTER,
-            owners: 0
+            owners: pipeline::Owners::default()
         })
     );
     assert_eq!(
         read(on_stack(INTER, frame())),
         Some(Mark::FromStack {
             port: INTER,
-            owners: 0
+            owners: pipeline::Owners::default()
         })
     );
 }

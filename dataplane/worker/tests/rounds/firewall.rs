@@ -197,6 +197,7 @@ fn view() -> SharedView {
         marks: MARKS,
         broadcasts: Default::default(),
         listening: Default::default(),
+        epoch: false,
         keep_established: false,
     }))
 }
