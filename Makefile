@@ -8,7 +8,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Debian packages: to build the BPF programs and their loader, and to run the lab.
 BUILD_PACKAGES := clang llvm libelf-dev libpcap-dev zlib1g-dev m4 pkg-config make gcc libc6-dev linux-libc-dev
-LAB_PACKAGES := iproute2 ethtool nftables iputils-ping tcpdump nginx-light curl vsftpd lftp
+LAB_PACKAGES := iproute2 ethtool nftables iptables iputils-ping tcpdump nginx-light curl vsftpd lftp openssh-server openssh-client netcat-openbsd
 # Waiting tests need no core, so there may be more threads than labs that work.
 E2E_THREADS ?= 4
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
