@@ -119,8 +119,8 @@ impl Stage<'_> {
     pub(crate) fn fresh_state(&self, packet: &Packet, may_begin_anywhere: bool) -> ConnState {
         let is_new = match packet.headers.transport {
             Transport::Tcp(tcp) => {
-                let goes_on =
-                    tcp.flags.any(TcpFlags::ACK) && !tcp.flags.any(TcpFlags::SYN | TcpFlags::RST);
+                let goes_on = tcp.flags.any(TcpFlags::ACK)
+                    && !tcp.flags.any(TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST);
                 tcp.flags.opens() || (goes_on && may_begin_anywhere)
             }
             Transport::Icmp(icmp) => icmp.is_request(),

@@ -12,6 +12,7 @@ const ODD: [u8; 9] = [
     flag::ACK,
     flag::PSH | flag::ACK,
     flag::FIN,
+    flag::FIN | flag::ACK,
     flag::FIN | flag::PSH | flag::URG,
     flag::RST,
     flag::RST | flag::ACK,

@@ -16,7 +16,6 @@
 //!   the other flags that come then.
 //! - A connection that is known stays so, whatever NOTRACK says of later packets: no sequel
 //!   where rules say so.
-//! - A segment with FIN is picked up in the midst of a connection of the box, too.
 //! - The kernel puts fragments together before it asks: there are none.
 
 use std::time::{Duration, Instant};
