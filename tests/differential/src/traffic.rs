@@ -8,7 +8,7 @@ use crate::kernel::{DEAF, OTHER, SERVICES};
 use crate::packet::{Body, FW_INTER, FW_INTRA, Packet, Sender, Side, flag};
 
 /// Flags of segments that begin no connection.
-const ODD: [u8; 9] = [
+const ODD: [u8; 10] = [
     flag::ACK,
     flag::PSH | flag::ACK,
     flag::FIN,
