@@ -90,15 +90,18 @@ impl Shape {
     /// First packets: nine of ten for a rule somewhere in the list, the tenth for none in particular.
     pub fn packets(self, rules: u32, count: usize) -> Vec<Packet> {
         let mut rng = Rng::with_seed(7);
-        let mut one = || {
-            let n = rng.u32(..rules.max(2) - 1);
-            let mut packet = packet(&mut rng);
-            if rng.u8(..10) > 0 {
-                self.aim(&mut packet, n, rules, &mut rng);
-            }
-            packet
-        };
+        let mut one = || self.packet(rules, &mut rng);
         std::iter::repeat_with(&mut one).take(count).collect()
+    }
+
+    /// One of them.
+    pub fn packet(self, rules: u32, rng: &mut Rng) -> Packet {
+        let n = rng.u32(..rules.max(2) - 1);
+        let mut packet = packet(rng);
+        if rng.u8(..10) > 0 {
+            self.aim(&mut packet, n, rules, rng);
+        }
+        packet
     }
 
     fn rule(self, n: u32, of: u32) -> Rule {
@@ -215,7 +218,8 @@ impl Shape {
     }
 }
 
-const PORTS: u32 = 100;
+/// How many ports the box has.
+pub const PORTS: u32 = 100;
 const ZONES: u32 = 4;
 
 fn interfaces(rules: u32) -> Program {
@@ -289,16 +293,22 @@ fn program(chains: Vec<Vec<Rule>>, entries: Vec<Entry>) -> Program {
         chains,
         entries,
         ports: (0..PORTS)
-            .map(|n| LocalPort {
-                port: PortId(n as u8),
-                first_address: Some(Ipv4Addr::new(10, 255, 0, n as u8 + 1)),
+            .map(|n| PortId(n as u8))
+            .map(|port| LocalPort {
+                port,
+                first_address: Some(own_address(port)),
             })
             .collect(),
         ..Program::default()
     }
 }
 
-fn entry(hook: Hook, chain: u32, policy: Verdict) -> Entry {
+/// The box's address on a port.
+pub const fn own_address(port: PortId) -> Ipv4Addr {
+    Ipv4Addr::new(10, 255, 0, port.0 + 1)
+}
+
+pub const fn entry(hook: Hook, chain: u32, policy: Verdict) -> Entry {
     Entry {
         hook,
         chain: ChainId(chain),
@@ -324,7 +334,8 @@ fn tracked() -> Rule {
     }
 }
 
-fn asks_tproxy() -> Rule {
+/// Lets in what a proxy gets.
+pub fn asks_tproxy() -> Rule {
     Rule {
         more: vec![asked(Quality::Tproxy)],
         action: Action::Accept,
