@@ -15,6 +15,8 @@ mod report;
 mod rulesets;
 mod ways;
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use clap::Parser;
 
@@ -36,11 +38,14 @@ struct Arguments {
     /// How often each is measured, in turn.
     #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u32).range(3..=1000))]
     rounds: u32,
+    /// After how many seconds of one figure no further round begins; three are made in any case.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
     /// Different first packets; one measurement takes each through once.
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=i64::from(MOST_PACKETS)))]
     packets: u32,
     /// Room in the flow table.
-    #[arg(long, default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(i64::from(MOST_PACKETS)..=16_777_216))]
+    #[arg(long, default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(131_072..=16_777_216))]
     flows: u32,
     /// Only this shape.
     #[arg(long)]
@@ -109,21 +114,17 @@ fn main() -> Result<()> {
 
 fn measure(table: &mut Table, shape: Shape, way: Way, arguments: &Arguments) -> Result<Row> {
     let Arguments {
-        few,
-        many,
-        packets,
-        rounds,
-        ..
+        few, many, packets, ..
     } = *arguments;
     let mut small = Passage::new(table, shape, way, (few, packets))?;
     let mut large = Passage::new(table, shape, way, (many, packets))?;
-    let flow = in_turn(rounds, |is_many| {
+    let flow = in_turn(arguments, |is_many| {
         let side = if is_many { &mut large } else { &mut small };
         side.pass(table)
     })?;
     let mut small = Question::new(shape, few, packets as usize)?;
     let mut large = Question::new(shape, many, packets as usize)?;
-    let question = in_turn(rounds, |is_many| {
+    let question = in_turn(arguments, |is_many| {
         let side = if is_many { &mut large } else { &mut small };
         side.ask()
     })?;
@@ -149,11 +150,15 @@ fn measure(table: &mut Table, shape: Shape, way: Way, arguments: &Arguments) -> 
 }
 
 /// Measures both after each has been warmed up. Who comes first changes.
-fn in_turn(rounds: u32, mut measure: impl FnMut(bool) -> Result<f64>) -> Result<Pair> {
+fn in_turn(arguments: &Arguments, mut measure: impl FnMut(bool) -> Result<f64>) -> Result<Pair> {
     measure(false)?;
     measure(true)?;
     let (mut few, mut many, mut keeps) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..rounds {
+    let begun = Instant::now();
+    for round in 0..arguments.rounds {
+        if round >= 3 && begun.elapsed().as_secs() >= arguments.seconds {
+            break;
+        }
         let is_many_first = round % 2 == 1;
         let first = measure(is_many_first)?;
         let second = measure(!is_many_first)?;

@@ -77,7 +77,7 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.machine)?;
         writeln!(
             f,
-            "medians of {} rounds in turn; keeps: of the rate with {} rules, what {} leave\n\
+            "medians of at most {} rounds in turn; keeps: of the rate with {} rules, what {} leave\n\
              {:<20}   {:^24}   {:^24}   {:^24}   {:>8}",
             self.rounds,
             self.few,

@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 
 use fastrand::Rng;
 use policy::{
-    Action, ChainId, Condition, ConnState, Entry, Hook, LocalPort, Network, NoListener, Packet,
-    PortId, PortRange, PortSet, Program, Quality, Rate, Rule, StateSet, Test, Verdict,
+    Action, ChainId, Condition, ConnState, End, Entry, Hook, IpSet, LocalPort, Network, NoListener,
+    Packet, PortId, PortRange, PortSet, Program, Quality, Rate, Rule, SetEntries, SetId, StateSet,
+    Test, Verdict,
 };
 use wire::{Endpoint, Protocol, Tuple};
 
@@ -28,6 +29,9 @@ pub enum Shape {
     Negated,
     /// Each rule excepts a network and a port, and names nothing.
     NegatedOnly,
+    /// Each rule is for the addresses of a set of its own, and names nothing else. Such rules
+    /// are read one after the other (decision 5).
+    Sets,
     /// A chain for each of a hundred interfaces.
     Interfaces,
     /// Each rule is for one sender on the link.
@@ -40,7 +44,7 @@ pub enum Shape {
 
 impl Shape {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Hosts,
         Self::Networks,
         Self::Pairs,
@@ -49,6 +53,7 @@ impl Shape {
         Self::Grid,
         Self::Negated,
         Self::NegatedOnly,
+        Self::Sets,
         Self::Interfaces,
         Self::Senders,
         Self::Logging,
@@ -66,6 +71,7 @@ impl Shape {
             Self::Grid => "grid",
             Self::Negated => "negated",
             Self::NegatedOnly => "negated_only",
+            Self::Sets => "sets",
             Self::Interfaces => "interfaces",
             Self::Senders => "senders",
             Self::Logging => "logging",
@@ -82,7 +88,11 @@ impl Shape {
                 let mut chain = vec![tracked()];
                 chain.extend((1..rules).map(|n| self.rule(n - 1, rules)));
                 let entries = vec![entry(Hook::FilterInput, 0, Verdict::Drop)];
-                program(vec![chain], entries)
+                let mut program = program(vec![chain], entries);
+                if self == Self::Sets {
+                    program.sets = (0..rules).map(set).collect();
+                }
+                program
             }
         }
     }
@@ -154,6 +164,13 @@ impl Shape {
                 destination_ports: Test::Not(single(80)),
                 ..accept
             },
+            Self::Sets => Rule {
+                more: vec![asked(Quality::Set {
+                    set: SetId(n),
+                    by: vec![End::Source],
+                })],
+                ..accept
+            },
             Self::Senders => Rule {
                 more: vec![asked(Quality::Mac(mac(n)))],
                 ..accept
@@ -203,6 +220,7 @@ impl Shape {
             }
             Self::Negated => tuple.dst.addr = far(n),
             Self::NegatedOnly => tuple.src.addr = host(n << 4),
+            Self::Sets => tuple.src.addr = host(n * SET_OF + rng.u32(..SET_OF)),
             Self::Interfaces => {
                 packet.in_port = Some(PortId((n % PORTS) as u8));
                 tuple.src.addr = host(n);
@@ -221,6 +239,8 @@ impl Shape {
 /// How many ports the box has.
 pub const PORTS: u32 = 100;
 const ZONES: u32 = 4;
+/// How many addresses are in a set.
+const SET_OF: u32 = 4;
 
 fn interfaces(rules: u32) -> Program {
     let count = PORTS.min(rules / 2);
@@ -361,6 +381,13 @@ fn host(n: u32) -> Ipv4Addr {
 
 fn far(n: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0xc600_0000 + n % 0x00ff_ffff)
+}
+
+fn set(n: u32) -> IpSet {
+    IpSet::new(SetEntries::Addresses {
+        bits: 32,
+        entries: (0..SET_OF).map(|at| host(n * SET_OF + at)).collect(),
+    })
 }
 
 fn mac(n: u32) -> [u8; 6] {

@@ -44,6 +44,7 @@ impl Way {
             | Shape::WideRanges
             | Shape::Grid
             | Shape::NegatedOnly
+            | Shape::Sets
             | Shape::Interfaces
             | Shape::Senders
             | Shape::Logging

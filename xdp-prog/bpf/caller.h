@@ -73,6 +73,7 @@ typedef struct {
 
 struct sock_common {
 	possible_net_t skc_net;
+	unsigned char skc_ipv6only : 1;
 };
 
 struct sock {
@@ -107,6 +108,21 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } proxies SEC(".maps");
+
+/* For so long what a process has bound makes it a proxy; by then the loader has looked. */
+#define GRACE_NS 10000000000ULL
+#define FIRST_PROCESS 1
+
+/*
+ * When a process last bound a socket to where the rules redirect to. A proxy that starts may
+ * connect before anybody has looked who it is.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, __u64);
+} bound SEC(".maps");
 
 /* Who made a socket. */
 struct owner {
@@ -165,6 +181,25 @@ static __always_inline __u32 number_of(struct task_struct *leader, __u32 namespa
 	return 0;
 }
 
+static __always_inline bool has_bound(__u32 number)
+{
+	__u64 *when = bpf_map_lookup_elem(&bound, &number);
+
+	return when && bpf_ktime_get_ns() - *when < GRACE_NS;
+}
+
+/* Notes that the calling process has bound a socket that may be a proxy's. */
+static __always_inline void note_bound(__u32 namespace)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct *leader = task->group_leader;
+	__u32 number = leader ? number_of(leader, namespace) : 0;
+	__u64 now = bpf_ktime_get_ns();
+
+	if (number)
+		bpf_map_update_elem(&bound, &number, &now, BPF_ANY);
+}
+
 /* Whether the calling process is a proxy, or a descendant of one whose forebears still live. */
 static __always_inline bool is_proxy(__u32 namespace)
 {
@@ -180,6 +215,8 @@ static __always_inline bool is_proxy(__u32 namespace)
 		number = number_of(leader, namespace);
 		kind = bpf_map_lookup_elem(&proxies, &number);
 		if (kind && (*kind == WITH_DESCENDANTS || generation == 0))
+			return true;
+		if ((number != FIRST_PROCESS || generation == 0) && has_bound(number))
 			return true;
 		/* The first process of all is its own parent. */
 		task = leader->real_parent;

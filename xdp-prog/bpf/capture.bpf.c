@@ -5,7 +5,7 @@
  * xtp_peer6 show the program that connects what it has asked for.
  *
  * Invariant: what a proxy or its descendant opens is never redirected, and neither is a
- * registered socket. A redirected socket is in `captured` until it closes, and from then on in
+ * registered socket; xtp_bound4 and xtp_bound6 tell who is about to be a proxy. A redirected socket is in `captured` until it closes, and from then on in
  * `released`. What the rules redirect goes to a proxy that is known, or fails; it goes its own
  * way only if the rule says so.
  */
@@ -31,6 +31,7 @@ enum counter {
 
 #define MAX_LISTENERS 65536
 #define MAX_PROXIES 65536
+#define MAX_TARGETS 16384 /* two for each node, of old and new decisions together */
 
 #include "caller.h"
 #include "counting.h"
@@ -68,6 +69,15 @@ struct {
 	__type(key, struct socket_address);
 	__type(value, __u8);
 } listeners SEC(".maps");
+
+/* Where the rules redirect to; address 0: at this port of any address, for who binds to all. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_TARGETS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct socket_address);
+	__type(value, __u8);
+} targets SEC(".maps");
 
 /* What sockets asked for that were redirected, by cookie. */
 struct {
@@ -271,6 +281,43 @@ int xtp_peer6(struct bpf_sock_addr *ctx)
 		ctx->user_ip6[3] = peer->addr;
 		ctx->user_port = peer->port;
 	}
+	return GOES;
+}
+
+/* The context is the kernel's own socket, and says more than its type does. */
+static __always_inline void bound_at(struct bpf_sock *ctx, __be32 addr)
+{
+	struct sock *sk = (void *)ctx;
+	struct socket_address at = { .addr = addr, .port = bpf_htons(ctx->src_port) };
+
+	if (ctx->type != SOCK_STREAM || ctx->protocol != IPPROTO_TCP)
+		return;
+	if (!bpf_map_lookup_elem(&targets, &at))
+		return;
+	if (BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) == config.network)
+		note_bound(config.pids);
+}
+
+SEC("cgroup/post_bind4")
+int xtp_bound4(struct bpf_sock *ctx)
+{
+	bound_at(ctx, ctx->src_ip4);
+	return GOES;
+}
+
+SEC("cgroup/post_bind6")
+int xtp_bound6(struct bpf_sock *ctx)
+{
+	struct sock_common *common = (void *)ctx;
+	__u32 third = ctx->src_ip6[2], fourth = ctx->src_ip6[3];
+
+	if (ctx->src_ip6[0] || ctx->src_ip6[1])
+		return GOES;
+	if (third == MAPPED)
+		bound_at(ctx, fourth);
+	/* One of version 6 alone is no proxy of these, and may stand beside one. */
+	else if (!third && !fourth && !BPF_CORE_READ_BITFIELD_PROBED(common, skc_ipv6only))
+		bound_at(ctx, 0);
 	return GOES;
 }
 

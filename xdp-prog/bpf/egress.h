@@ -106,7 +106,7 @@ static __always_inline bool look_inside(struct __sk_buff *skb, struct packet *p)
 
 	if (p->proto != IPPROTO_ICMP || p->tail)
 		return false;
-	eth = linear(skb, HEADERS_LEN + ICMP_LEN + MAX_IPV4_LEN + PORTS_LEN, &end);
+	eth = linear(skb, ERROR_LEN, &end);
 	at = eth ? skip_ethernet(eth, end, &ethertype) : NULL;
 	if (!at)
 		return false;

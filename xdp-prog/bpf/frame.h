@@ -20,6 +20,8 @@
 #define OPENING_LEN (HEADERS_LEN - PORTS_LEN + TCP_FLAGS_LEN)
 /* Of an ICMP error, before the packet that it is about. */
 #define ICMP_LEN 8
+/* The headers of an ICMP error, with those of the packet that it is about. */
+#define ERROR_LEN (HEADERS_LEN + ICMP_LEN + MAX_IPV4_LEN + PORTS_LEN)
 #define UDP_LEN 8
 /* Of a TCP header, up to its flags. */
 #define TCP_FLAGS_LEN 14

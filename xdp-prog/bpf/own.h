@@ -140,7 +140,31 @@ static __noinline enum own judge_own(struct packet *p, struct taken *taken)
 }
 
 /*
- * The same of a frame that may be anything. To a taken endpoint: the kernel must not get it but
+ * Whether p, an ICMP packet whose header begins at `at`, is an error about what management sent
+ * from the address that it comes to. Without these a connection does not learn what fits its path.
+ */
+static __always_inline bool is_about_management(struct packet *p, void *at, void *end)
+{
+	struct packet answer = {};
+
+	return parse_answer(at, end, &answer) && answer.dst == p->dst && answer.ports_known &&
+	       is_management(answer.proto, answer.dport, answer.src, true);
+}
+
+/* The same of a packet in its frame, whose Ethernet header must be there. */
+static __always_inline bool tells_management(struct packet *p, struct ethhdr *eth, void *end)
+{
+	__be16 ethertype;
+	void *at;
+
+	if (p->proto != IPPROTO_ICMP || p->tail)
+		return false;
+	at = skip_ethernet(eth, end, &ethertype);
+	return at && is_about_management(p, at + p->header_len, end);
+}
+
+/*
+ * judge_own of a frame that may be anything. To a taken endpoint: the kernel must not get it but
  * by the worker. That includes an endpoint whose address the loader has not heard of yet, or does
  * not count as own any more.
  */

@@ -104,6 +104,11 @@ static __always_inline int divert(struct xdp_md *ctx, __u32 counter)
 
 static __always_inline int steer_own4(struct xdp_md *ctx, struct packet *p, struct taken *taken)
 {
+	void *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = (void *)(long)ctx->data;
+
+	if ((void *)(eth + 1) <= end && tells_management(p, eth, end))
+		return pass(PASS_MANAGEMENT);
 	switch (judge_own(p, taken)) {
 	case OWN_MANAGEMENT:
 		return pass(PASS_MANAGEMENT);
@@ -296,8 +301,11 @@ int xtp_gap(struct __sk_buff *skb)
 	enum own own;
 	void *end;
 
-	eth = linear(skb, HEADERS_LEN, &end);
+	eth = linear(skb, ERROR_LEN, &end);
 	kind = eth ? parse(eth, end, &p) : FRAME_MALFORMED;
+	if (eth && kind == FRAME_IPV4 && bpf_map_lookup_elem(&own4, &p.dst) &&
+	    tells_management(&p, eth, end))
+		return TC_ACT_UNSPEC;
 	own = judge_frame(&p, kind);
 	if (is_local(&p, kind) && own != OWN_TAKEN && own != OWN_GUARDED)
 		return TC_ACT_UNSPEC;

@@ -41,10 +41,12 @@ static BLUEPRINT: Blueprint = Blueprint {
 
 /// In the order in which they are attached: what a redirected socket leaves behind is cleared away from
 /// the first.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 7] = [
     "xtp_released",
     "xtp_peer4",
     "xtp_peer6",
+    "xtp_bound4",
+    "xtp_bound6",
     "xtp_connect4",
     "xtp_connect6",
 ];
@@ -77,6 +79,7 @@ pub struct Capture {
     in_force: MapHandle,
     listeners: MapHandle,
     proxies: MapHandle,
+    targets: MapHandle,
     captured: MapHandle,
     released: MapHandle,
     counters: MapHandle,
@@ -84,6 +87,7 @@ pub struct Capture {
     decisions: Option<(MapHandle, usize)>,
     known: HashSet<SocketAddrV4>,
     known_proxies: HashSet<u32>,
+    known_targets: HashSet<SocketAddrV4>,
     // Before the object, whose programs they run.
     _links: Vec<Link>,
     _object: Object,
@@ -111,12 +115,14 @@ impl Capture {
             in_force: map("in_force", 4)?,
             listeners: map("listeners", 1)?,
             proxies: map("proxies", 4)?,
+            targets: map("targets", 1)?,
             captured: map("captured", records::ADDRESS_BYTES)?,
             released: map("released", records::ADDRESS_BYTES)?,
             counters: map("counters", 8)?,
             decisions: None,
             known: HashSet::new(),
             known_proxies: HashSet::new(),
+            known_targets: HashSet::new(),
             _links: links(&object)?,
             _object: object,
         })
@@ -132,11 +138,17 @@ impl Capture {
                 Err(error) if error.kind() != ErrorKind::NotFound => Err(wrong(&error)),
                 _ => {
                     self.decisions = None;
-                    Ok(())
+                    self.keep_targets(&HashSet::new())
                 }
             };
         }
         let program = records::program(nodes)?;
+        let targets = records::targets(nodes);
+        // Who binds there is known before anything is redirected to it.
+        for new in &targets {
+            put(&self.targets, &records::address(*new), &[1])?;
+            self.known_targets.insert(*new);
+        }
         let opts = bpf_map_create_opts {
             sz: size_of::<bpf_map_create_opts>() as libbpf_sys::size_t,
             ..Default::default()
@@ -153,6 +165,15 @@ impl Capture {
             })
             .map_err(|error| wrong(&error))?;
         self.decisions = Some((decisions, nodes.len()));
+        self.keep_targets(&targets)
+    }
+
+    fn keep_targets(&mut self, targets: &HashSet<SocketAddrV4>) -> Result<(), Error> {
+        let gone: Vec<_> = self.known_targets.difference(targets).copied().collect();
+        for gone in gone {
+            remove(&self.targets, &records::address(gone))?;
+            self.known_targets.remove(&gone);
+        }
         Ok(())
     }
 
@@ -169,7 +190,8 @@ impl Capture {
     }
 
     /// Tells all who listen, in the place of those told before. Where nobody listens, nothing is
-    /// redirected to; and what the processes that do and their descendants open never is.
+    /// redirected to; and what the processes that do and their descendants open never is. A process that
+    /// binds where the rules redirect to counts as one of these at once, for ten seconds.
     pub fn set_listeners(&mut self, listeners: &[CaptureListener]) -> Result<(), Error> {
         let known: HashSet<_> = listeners.iter().map(|listener| listener.at).collect();
         let proxies: HashSet<u32> = listeners

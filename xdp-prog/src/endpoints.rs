@@ -28,6 +28,14 @@ type Key = (u8, SocketAddrV4);
 pub struct EndpointMap(Arc<MapHandle>);
 
 impl EndpointMap {
+    /// Whether anything to or from an endpoint is diverted.
+    pub fn has(&self, proto: u8, at: SocketAddrV4) -> Result<bool, Error> {
+        let found = self.0.lookup(&records::endpoint(proto, at), MapFlags::ANY);
+        let found =
+            found.map_err(|error| Error::from_libbpf(format!("asking about {at}"), &error))?;
+        Ok(found.is_some())
+    }
+
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

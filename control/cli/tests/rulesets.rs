@@ -70,11 +70,27 @@ fn gen_warns_of_what_is_probably_not_meant() {
     let extra =
         "-A PRintra ! -s CLIENTS -j RETURN\n-A PRintra --dport CLIENTS_PORTS -j ACCEPT\nCOMMIT";
     daemon.put("iptables.conf.in", &INPUT.replace("COMMIT", extra));
-    let ports = "#define CLIENTS_PORTS 80 81\n#define UNUSED 1\n";
+    let ports = "#define CLIENTS_PORTS 80 81\n#define UNUSED 1\n#define ESTABLISHED NEW\n";
     daemon.put("iptables.conf.var", &format!("{MACROS}{ports}"));
     let (_, stderr, code) = daemon.outcome(daemon.rules(&["gen"]));
     assert_eq!(code, 0, "{stderr}");
     assert_snapshot!("gen_warnings", stderr);
+}
+
+#[test]
+fn gen_only_counts_what_is_too_long_to_read() {
+    let daemon = Daemon::start();
+    daemon.put("iptables.conf.in", RULES);
+    let many: String = (0..20_001).map(|n| format!("# {n}\n")).collect();
+    daemon.put("iptables.conf", &(many + RULES));
+    let printed = daemon.prints(daemon.rules(&["gen"]));
+    assert_eq!(printed.lines().count(), 1, "{printed}");
+    assert!(printed.contains("0 added, 20001 removed, too many to show"));
+    let mut command = daemon.rules(&["gen"]);
+    command.arg("--json");
+    let document: serde_json::Value = serde_json::from_str(&daemon.prints(command)).unwrap();
+    assert_eq!(document["removed"], 20_001);
+    assert_eq!(document["diff"], serde_json::Value::Null);
 }
 
 #[test]
@@ -601,7 +617,7 @@ fn usage_is_told() {
             "--dst",
             "1.2.3.4:1",
             "--proto",
-            "tpc",
+            "300",
         ],
     ];
     let mut told = String::new();

@@ -336,3 +336,51 @@ fn a_stopped_job_takes_no_keys() {
     terminal.await_seen("   1 s left");
     ends(&terminal, running, 1, "not kept");
 }
+
+#[test]
+fn kept_although_addresses_changed_meanwhile() {
+    let daemon = daemon();
+    let (terminal, running) = begun(&daemon, &[]);
+    // Rules are compiled anew for other reasons than a load.
+    daemon.state().generation = 9;
+    terminal.press(b"k");
+    let words = "kept: generation 9, 2 rules in force";
+    ends(&terminal, running, 0, words);
+}
+
+#[test]
+fn a_trial_that_another_load_ends_is_told_at_once() {
+    let daemon = daemon();
+    let started = Instant::now();
+    let (terminal, running) = begun(&daemon, &[]);
+    {
+        let mut state = daemon.state();
+        (state.trial, state.generation) = (None, 6);
+    }
+    let words = "not kept: somebody else has ended the trial; generation 6 is in force";
+    ends(&terminal, running, 1, words);
+    assert!(started.elapsed() < SOON);
+    let loads = daemon.asked();
+    assert!(
+        matches!(loads[..], [Request::RulesLoad { .. }]),
+        "nothing is given back that others have put in force: {loads:?}"
+    );
+}
+
+#[test]
+fn a_key_during_a_look_at_the_status_counts() {
+    let daemon = daemon();
+    let (terminal, running) = begun(&daemon, &["--timeout", "9"]);
+    daemon.state().is_slow = true;
+    eventually("the status is asked for", || {
+        let state = daemon.state();
+        state
+            .asked
+            .iter()
+            .filter(|one| **one == Request::Status)
+            .count()
+            > 1
+    });
+    terminal.press(b"k");
+    ends(&terminal, running, 0, "kept: generation 5");
+}

@@ -9,9 +9,7 @@ use anyhow::{Context, Result, bail};
 use host::{Change, Changes, Direction, HostPort, Link, Snapshot};
 use pipeline::{Ingress, Marks, PortId};
 use worker::LaneSpec;
-use xdp_prog::{
-    Delivery, HostConfig, HostProgram, Management, Mode, PortConfig, PortProgram, SocketMaps,
-};
+use xdp_prog::{Delivery, HostConfig, HostProgram, Management, Mode, PortConfig, PortProgram};
 
 use crate::surroundings::Steered;
 use crate::world::Registered;
@@ -122,9 +120,9 @@ impl Attachments {
         })
     }
 
-    /// The sockets that proxies have registered.
-    pub fn registered(&self) -> SocketMaps {
-        self.config.endpoints.sockets.clone()
+    /// What proxies have registered.
+    pub const fn registered(&self) -> &Registered {
+        &self.config.endpoints
     }
 
     /// Attaches to the host port. Programs on the pair go with the pair; they need no record.

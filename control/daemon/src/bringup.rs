@@ -282,6 +282,11 @@ impl Dataplane {
         Ok(())
     }
 
+    /// What steering knows now.
+    pub fn steered(&self) -> Steered {
+        self.steered.clone()
+    }
+
     /// Attaches ports anew whose interface has got another MAC address: until then steering
     /// takes what is sent to it for another host's, and keeps it from the kernel.
     pub fn follow_macs(&mut self, snapshot: &Snapshot) -> Result<()> {

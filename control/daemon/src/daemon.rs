@@ -18,13 +18,15 @@ use crate::machine::{Facts, Live};
 use crate::rulebook::Rulebook;
 use crate::ruling::Ruling;
 use crate::surroundings::Surveyed;
-use crate::{detach, surroundings};
+use crate::{detach, own_connections, surroundings};
 
 /// How often the daemon looks whether its workers are alive.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often it is looked who listens, where rules ask.
 const LISTENERS_EVERY: Duration = Duration::from_millis(200);
+/// How long work aside may go on when the daemon leaves.
+const LONGEST_END: Duration = Duration::from_secs(2);
 /// How often a trial's end is looked for.
 const TRIAL_EVERY: Duration = Duration::from_millis(100);
 
@@ -70,13 +72,16 @@ pub fn run(path: &Path) -> Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control thread")?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let dir = RuntimeDir::claim(&config.runtime_dir)?;
         let done = live(path, config, book, started, &dir).await;
         let left = dir.leave();
         done?;
         Ok(left?)
-    })
+    });
+    // A file system that does not answer must not hold up the end.
+    runtime.shutdown_timeout(LONGEST_END);
+    done
 }
 
 async fn live(
@@ -133,7 +138,8 @@ async fn live(
             return Err(error);
         }
     };
-    let listeners = Listeners::new(dataplane.attachments.registered());
+    let registered = dataplane.attachments.registered().clone();
+    let listeners = Listeners::new(registered.sockets.clone());
     let (flows, workers) = (Arc::clone(&dataplane.flows), worker_sources(&dataplane));
     let registry = Arc::clone(&dataplane.registry);
     let timeouts = config.flow_timeouts();
@@ -159,9 +165,13 @@ async fn live(
             changes: changes.list().to_vec(),
         }),
     });
+    let view = facts.view.load_full();
+    if view.policy.guards() {
+        own_connections::adopt(&flows, &view, &registered.endpoints);
+    }
     let begun = facts.listeners.set(Wanted {
         nodes: capture,
-        proxies: facts.view.load().proxies.clone(),
+        proxies: view.proxies.clone(),
         asks: facts.book().asks_listeners(),
         counts_on: false,
     });
@@ -274,6 +284,7 @@ impl Watching {
                     std::thread::sleep(LISTENERS_EVERY);
                     facts.look_for_listeners();
                     if retired.elapsed() >= LOOK_EVERY {
+                        facts.catch_up();
                         facts.retire();
                         retired = Instant::now();
                     }

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use nix::unistd::{Group, User};
 use pipeline::View;
 use policy::capture::{Node, Question, Step};
@@ -13,7 +14,9 @@ use policy::{
 use protocol::{ErrorKind, ExplainStep, Explanation, Failure, Probe};
 use rules::Ruleset;
 use wire::{Endpoint, MacAddr, Protocol, TcpFlags, Tuple};
+use xdp_prog::Management;
 
+use crate::config::Port;
 use crate::listeners::is_listening;
 use crate::machine::Facts;
 
@@ -26,6 +29,25 @@ const ICMP_TYPES: [(&str, (u8, u8)); 6] = [
     ("time-exceeded", (11, 0)),
     ("timestamp-request", (13, 0)),
 ];
+/// Protocols by name, besides those of [`Protocol::name`].
+const PROTOCOLS: [(&str, u8); 14] = [
+    ("igmp", 2),
+    ("ipencap", 4),
+    ("ipv6", 41),
+    ("rsvp", 46),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("ospf", 89),
+    ("ipip", 94),
+    ("pim", 103),
+    ("vrrp", 112),
+    ("l2tp", 115),
+    ("sctp", 132),
+    ("udplite", 136),
+];
+/// The ports of DHCP: a server's and a client's.
+const DHCP: (u16, u16) = (67, 68);
 /// TCP's flags by name.
 const TCP_FLAGS: [(&str, u8); 6] = [
     ("FIN", TcpFlags::FIN),
@@ -43,31 +65,23 @@ fn wrong(message: String) -> Failure {
 /// Walks a packet through the rules.
 pub fn explain(facts: &Facts, probe: &Probe) -> Result<Explanation, Failure> {
     let (view, book) = facts.view_and_book();
-    let mut packet = packet(facts, &view.policy, probe)?;
-    let mut way = Way {
+    let packet = packet(&facts.config.ports, &view.policy, probe)?;
+    let sender = Sender::of(probe)?;
+    let way = Way {
         view: &view,
         ruleset: &book.ruleset,
+        management: &facts.config.steered_management(),
         steps: Vec::new(),
         notes: Vec::new(),
         proxy: None,
     };
-    let verdict = if packet.in_port.is_some() {
-        way.arrives(&mut packet)
-    } else {
-        let sender = Sender::of(probe)?;
-        way.leaves(&facts.listeners.nodes(), &sender, &mut packet)
-    };
-    Ok(Explanation {
-        steps: way.steps,
-        verdict,
-        proxy: way.proxy.map(|at| at.to_string()),
-        note: (!way.notes.is_empty()).then(|| way.notes.join("; ")),
-    })
+    Ok(way.walk(packet, &facts.listeners.nodes(), &sender))
 }
 
 struct Way<'a> {
     view: &'a View,
     ruleset: &'a Ruleset,
+    management: &'a [Management],
     steps: Vec<ExplainStep>,
     notes: Vec<String>,
     proxy: Option<Endpoint>,
@@ -105,8 +119,44 @@ impl Sink for Way<'_> {
 }
 
 impl Way<'_> {
+    fn walk(mut self, mut packet: Packet, nodes: &[Node], sender: &Sender) -> Explanation {
+        let verdict = if packet.in_port.is_some() {
+            self.arrives(&mut packet)
+        } else {
+            self.leaves(nodes, sender, &mut packet)
+        };
+        Explanation {
+            steps: self.steps,
+            verdict,
+            proxy: self.proxy.map(|at| at.to_string()),
+            note: (!self.notes.is_empty()).then(|| self.notes.join("; ")),
+        }
+    }
+
     fn arrives(&mut self, packet: &mut Packet) -> String {
         let view = self.view;
+        let Tuple { proto, src, dst } = packet.tuple;
+        let is_group = is_group(view, dst.addr);
+        if view.own.contains(&dst.addr) || is_group {
+            if self.is_management(proto, dst.port, src.addr) {
+                return self.passes_before_rules("management");
+            }
+            if proto == Protocol::UDP && (src.port, dst.port) == DHCP {
+                return self.passes_before_rules("an answer of DHCP");
+            }
+        } else if packet.state == ConnState::Established && is_redirectable(proto) {
+            if let Some(proxy) = self.proxy_of_flow(packet) {
+                return self.goes_on(packet, proxy);
+            }
+            self.notes.push(
+                "no rule would redirect its flow: what belongs to a redirected one is asked \
+                 about by INPUT, and -m tproxy holds"
+                    .to_owned(),
+            );
+        }
+        if is_group {
+            return self.comes_to_group(packet);
+        }
         match view.policy.arrive(packet, false, self) {
             Arrival::Stop(stop) => return stopped(stop),
             Arrival::NoLocalAddress => {
@@ -133,10 +183,7 @@ impl Way<'_> {
             Arrival::Goes => {}
         }
         if view.own.contains(&packet.tuple.dst.addr) {
-            return match view.policy.input(packet, self) {
-                Ok(()) => "accepted".to_owned(),
-                Err(stop) => stopped(stop),
-            };
+            return self.input(packet, "accepted");
         }
         match view.policy.forward(packet, self) {
             Ok(()) => {
@@ -167,12 +214,84 @@ impl Way<'_> {
                 .push(format!("{} is no address of this box", to.addr));
             return "refused".to_owned();
         }
+        self.comes_to_proxy(packet, to)
+    }
+
+    /// INPUT is asked with where the packet goes now.
+    fn comes_to_proxy(&mut self, packet: &mut Packet, to: Endpoint) -> String {
         packet.tuple.dst = to;
         packet.is_tproxy = true;
-        match view.policy.input(packet, self) {
-            Ok(()) => "redirected".to_owned(),
+        packet.is_dnat = true;
+        self.input(packet, "redirected")
+    }
+
+    fn input(&mut self, packet: &mut Packet, verdict: &str) -> String {
+        match self.view.policy.input(packet, self) {
+            Ok(()) => verdict.to_owned(),
             Err(stop) => stopped(stop),
         }
+    }
+
+    /// What is for many hosts, the box among them, is never redirected and has no flow.
+    fn comes_to_group(&mut self, packet: &mut Packet) -> String {
+        if packet.state != ConnState::New {
+            packet.state = ConnState::New;
+            self.notes
+                .push("a packet to a group of hosts has no flow: it is NEW".to_owned());
+        }
+        match self.view.policy.arrive(packet, true, self) {
+            Arrival::Stop(stop) => stopped(stop),
+            Arrival::Goes | Arrival::Redirect { .. } | Arrival::NoLocalAddress => {
+                self.input(packet, "accepted")
+            }
+        }
+    }
+
+    /// Where rules redirect the flow that this packet belongs to, if it has one.
+    fn proxy_of_flow(&self, packet: &Packet) -> Option<Endpoint> {
+        let view = self.view;
+        let proto = packet.tuple.proto;
+        let mut first = Packet {
+            state: ConnState::New,
+            tcp_flags: packet.tcp_flags.map(|_| TcpFlags::SYN),
+            ..*packet
+        };
+        let arrival = view.policy.arrive(&mut first, false, &mut ());
+        let Arrival::Redirect { to, otherwise } = arrival else {
+            return None;
+        };
+        let is_led = otherwise == NoListener::Reject || is_listening(&view.listening, proto, to);
+        (is_led && view.own.contains(&to.addr)).then_some(to)
+    }
+
+    /// A later packet of a flow that is redirected.
+    fn goes_on(&mut self, packet: &mut Packet, proxy: Endpoint) -> String {
+        self.proxy = Some(proxy);
+        self.notes.push(format!(
+            "taken as one of a flow that is redirected to {proxy}: INPUT is asked, and -m tproxy \
+             holds"
+        ));
+        match self.view.policy.arrive(packet, true, self) {
+            Arrival::Stop(stop) => stopped(stop),
+            Arrival::Goes | Arrival::Redirect { .. } | Arrival::NoLocalAddress => {
+                self.comes_to_proxy(packet, proxy)
+            }
+        }
+    }
+
+    /// Whether this is a service of the box's, at this port, that this peer always reaches.
+    fn is_management(&self, proto: Protocol, port: u16, peer: Ipv4Addr) -> bool {
+        self.management.iter().any(|entry| {
+            let network = Ipv4Net::new(entry.network, entry.prefix_len);
+            (entry.proto == 0 || entry.proto == proto.0)
+                && entry.ports.contains(&port)
+                && network.is_ok_and(|network| network.contains(&peer))
+        })
+    }
+
+    fn passes_before_rules(&mut self, what: &str) -> String {
+        self.notes.push(format!("{what}: passes before all rules"));
+        "accepted".to_owned()
     }
 
     /// What a program on the box opens is asked about at connect(), and then at each of its
@@ -219,6 +338,14 @@ impl Way<'_> {
                 };
             }
         }
+        let Tuple { proto, src, dst } = packet.tuple;
+        let is_own = self.view.own.contains(&src.addr);
+        if is_own && self.is_management(proto, src.port, dst.addr) {
+            return self.passes_before_rules("management");
+        }
+        if proto == Protocol::UDP && (dst.port, src.port) == DHCP && dst.addr.is_broadcast() {
+            return self.passes_before_rules("a question of DHCP");
+        }
         match self.view.policy.leave(packet, self) {
             Ok(()) => "accepted".to_owned(),
             Err(stop) => stopped(stop),
@@ -261,6 +388,16 @@ impl Sender {
     }
 }
 
+/// Whether an address is that of many hosts.
+fn is_group(view: &View, addr: Ipv4Addr) -> bool {
+    addr.is_multicast() || addr.is_broadcast() || view.broadcasts.contains(&addr)
+}
+
+/// Only what has ports can be redirected.
+const fn is_redirectable(proto: Protocol) -> bool {
+    matches!(proto, Protocol::TCP | Protocol::UDP)
+}
+
 fn stopped(stop: Stop) -> String {
     match stop {
         Stop::Drop => "dropped".to_owned(),
@@ -271,17 +408,15 @@ fn stopped(stop: Stop) -> String {
 }
 
 /// The packet that is asked about.
-fn packet(facts: &Facts, policy: &Policy, probe: &Probe) -> Result<Packet, Failure> {
+fn packet(ports: &[Port], policy: &Policy, probe: &Probe) -> Result<Packet, Failure> {
     let port = |name: &Option<String>| match name {
         None => Ok(None),
         Some(name) => {
-            let ports = (0..=u8::MAX).map(PortId).zip(&facts.config.ports);
-            let found = ports.into_iter().find(|(_, port)| port.interface == *name);
-            let known = facts
-                .config
-                .ports
-                .iter()
-                .map(|port| port.interface.as_str());
+            let numbered = (0..=u8::MAX).map(PortId).zip(ports);
+            let found = numbered
+                .into_iter()
+                .find(|(_, port)| port.interface == *name);
+            let known = ports.iter().map(|port| port.interface.as_str());
             match found {
                 Some((id, _)) => Ok(Some(id)),
                 None => Err(wrong(format!(
@@ -292,7 +427,7 @@ fn packet(facts: &Facts, policy: &Policy, probe: &Probe) -> Result<Packet, Failu
         }
     };
     let proto = protocol_number(&probe.proto)?;
-    let has_ports = matches!(proto, Protocol::TCP | Protocol::UDP);
+    let has_ports = is_redirectable(proto);
     let tuple = Tuple {
         proto,
         src: endpoint(&probe.src, has_ports)?,
@@ -351,14 +486,19 @@ fn endpoint(text: &str, has_ports: bool) -> Result<Endpoint, Failure> {
 }
 
 fn protocol_number(text: &str) -> Result<Protocol, Failure> {
+    let name = text.to_lowercase();
     let named = [Protocol::TCP, Protocol::UDP, Protocol::ICMP]
         .into_iter()
-        .find(|known| known.name() == Some(&text.to_lowercase()));
+        .find(|known| known.name() == Some(&name));
+    let rare = || PROTOCOLS.iter().find(|(known, _)| *known == name);
     named
+        .or_else(|| rare().map(|(_, number)| Protocol(*number)))
         .or_else(|| text.parse().ok().map(Protocol))
         .ok_or_else(|| {
+            let known: Vec<&str> = PROTOCOLS.iter().map(|(name, _)| *name).collect();
+            let known = known.join(", ");
             wrong(format!(
-                "{text:?} is no protocol: tcp, udp, icmp or a number"
+                "{text:?} is no protocol: tcp, udp, icmp, {known} or a number"
             ))
         })
 }
@@ -437,4 +577,189 @@ fn owners(policy: &Policy, user: Option<&str>) -> Result<u8, Failure> {
     Ok(tests.fold(0, |owners, (test, bit)| {
         owners | u8::from(test.uids.contains(&uid)) << bit
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use pipeline::Marks;
+    use rules::Interface;
+
+    use super::*;
+    use crate::config::Mode;
+    use crate::rulebook::Rulebook;
+
+    const OWN: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 1);
+    const RULES: &str = "*tproxy
+:PREROUTING ACCEPT [0:0]
+-A PREROUTING -i eth1 -p tcp --dport 80 -j TPROXY --on-port 50080
+-A PREROUTING -i eth1 -p tcp --dport 81 -j TPROXY --on-port 50081 --on-no-listener drop
+COMMIT
+*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT DROP [0:0]
+-A INPUT -m tproxy -m conntrack --ctstate ESTABLISHED -j ACCEPT
+-A INPUT -d 224.0.0.18 -p vrrp -j ACCEPT
+-A INPUT -p udp --dport 137 -j ACCEPT
+COMMIT
+";
+
+    fn explained(rules: &str, probe: &Probe) -> Explanation {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("iptables.conf");
+        fs::write(&path, rules).unwrap();
+        let book = Rulebook::read(&path, None, 1, &mut |_, _| {}).unwrap();
+        let interface = Interface {
+            name: "eth1".into(),
+            port: PortId(0),
+            first_address: Some(OWN),
+        };
+        let compiled = book.compile(&[interface], &Arc::default(), 1).unwrap();
+        let view = View {
+            policy: Arc::new(compiled.policy),
+            rule_hits: Arc::clone(&book.hits),
+            own: [OWN].into_iter().collect(),
+            proxies: Vec::new(),
+            ports: Vec::new(),
+            marks: Marks::new([1, 2, 3]),
+            broadcasts: [Ipv4Addr::new(192, 168, 1, 255)].into_iter().collect(),
+            listening: Default::default(),
+            keep_established: false,
+            epoch: false,
+        };
+        let management = Management {
+            network: Ipv4Addr::new(192, 168, 1, 0),
+            prefix_len: 28,
+            proto: Protocol::TCP.0,
+            ports: 22..=22,
+        };
+        let port = Port {
+            interface: "eth1".into(),
+            zone: None,
+            mode: Mode::Auto,
+        };
+        let way = Way {
+            view: &view,
+            ruleset: &book.ruleset,
+            management: &[management],
+            steps: Vec::new(),
+            notes: Vec::new(),
+            proxy: None,
+        };
+        let packet = packet(&[port], &view.policy, probe).unwrap();
+        way.walk(packet, &compiled.capture, &Sender::of(probe).unwrap())
+    }
+
+    fn probe(src: &str, dst: &str, proto: &str) -> Probe {
+        Probe {
+            in_interface: Some("eth1".into()),
+            src: src.into(),
+            dst: dst.into(),
+            proto: proto.into(),
+            ..Probe::default()
+        }
+    }
+
+    fn chains(explanation: &Explanation) -> Vec<&str> {
+        let steps = explanation.steps.iter();
+        steps.map(|step| step.chain.as_str()).collect()
+    }
+
+    #[test]
+    fn management_passes_before_all_rules() {
+        let way_in = probe("192.168.1.9:40000", "192.168.1.1:22", "tcp");
+        let mut way_out = probe("192.168.1.1:22", "192.168.1.9:40000", "tcp");
+        way_out.in_interface = None;
+        way_out.state = Some("established".into());
+        for probe in [way_in, way_out] {
+            let told = explained(RULES, &probe);
+            assert_eq!((told.verdict.as_str(), told.steps.len()), ("accepted", 0));
+            let note = told.note.as_deref();
+            assert_eq!(note, Some("management: passes before all rules"));
+        }
+        for (src, dst, proto) in [
+            ("192.168.1.16:40000", "192.168.1.1:22", "tcp"),
+            ("192.168.1.9:40000", "192.168.1.1:23", "tcp"),
+            ("192.168.1.9:40000", "192.168.1.1:22", "udp"),
+            ("192.168.1.9:40000", "192.168.2.2:22", "tcp"),
+        ] {
+            let told = explained(RULES, &probe(src, dst, proto));
+            assert_eq!(
+                (told.verdict.as_str(), told.note),
+                ("dropped", None),
+                "{dst}"
+            );
+        }
+    }
+
+    #[test]
+    fn groups_of_hosts_are_a_matter_of_input() {
+        for (dst, proto) in [
+            ("224.0.0.18", "vrrp"),
+            ("192.168.1.255:137", "udp"),
+            ("255.255.255.255:137", "udp"),
+        ] {
+            let told = explained(RULES, &probe("192.168.1.9:137", dst, proto));
+            assert_eq!(
+                (told.verdict.as_str(), chains(&told)),
+                ("accepted", vec!["INPUT"])
+            );
+        }
+        let told = explained(RULES, &probe("192.168.1.9", "224.0.0.5", "ospf"));
+        assert_eq!(
+            (told.verdict.as_str(), chains(&told)),
+            ("dropped", vec!["INPUT"])
+        );
+        let offer = probe("192.168.1.9:67", "255.255.255.255:68", "udp");
+        let told = explained(RULES, &offer);
+        assert_eq!((told.verdict.as_str(), told.steps.len()), ("accepted", 0));
+    }
+
+    #[test]
+    fn packets_of_redirected_flows_are_a_matter_of_input() {
+        let later = |dst| Probe {
+            state: Some("established".into()),
+            ..probe("192.168.1.99:40000", dst, "tcp")
+        };
+        let told = explained(RULES, &later("1.2.3.4:80"));
+        assert_eq!(
+            (told.verdict.as_str(), chains(&told)),
+            ("redirected", vec!["INPUT"])
+        );
+        assert_eq!(told.proxy.as_deref(), Some("192.168.1.1:50080"));
+        assert!(
+            told.note
+                .unwrap()
+                .contains("redirected to 192.168.1.1:50080")
+        );
+        // 81: nobody listens there, so that there is no such flow.
+        for dst in ["1.2.3.4:81", "1.2.3.4:443"] {
+            let told = explained(RULES, &later(dst));
+            assert_eq!((told.verdict.as_str(), told.proxy), ("dropped", None));
+            assert_eq!(told.steps.last().unwrap().chain, "FORWARD");
+            assert!(told.note.unwrap().starts_with("no rule would redirect"));
+        }
+    }
+
+    #[test]
+    fn protocols_have_names() {
+        for (name, number) in [
+            ("tcp", 6),
+            ("GRE", 47),
+            ("vrrp", 112),
+            ("ipv6", 41),
+            ("254", 254),
+        ] {
+            assert_eq!(protocol_number(name).unwrap(), Protocol(number));
+        }
+        let refused = protocol_number("tpc").unwrap_err();
+        assert!(
+            refused.message.contains("gre, esp, ah"),
+            "{}",
+            refused.message
+        );
+    }
 }

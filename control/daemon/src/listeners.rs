@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashSet as Inodes};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,23 +79,23 @@ impl Listeners {
             state.wanted = wanted;
             return Ok(());
         }
-        state.counted = if wanted.counts_on {
+        let counted = if wanted.counts_on {
             state.hits()
         } else {
             BTreeMap::new()
         };
-        state.wanted = wanted;
         if state.capture.is_none() {
             let capture = Capture::attach_beside(CAPTURED_MOST, &state.registered)?;
             state.capture = Some(capture);
         }
-        // A proxy that is not known would not be reached.
-        state.looked = None;
-        state.look()?;
-        let nodes = state.wanted.nodes.iter().map(crate::settings::node);
-        let nodes: Vec<xdp_prog::CaptureNode> = nodes.collect();
-        if let Some(capture) = &mut state.capture {
-            capture.set(&nodes)?;
+        let former = std::mem::replace(&mut state.wanted, wanted);
+        match state.put_in_force() {
+            Ok(()) => state.counted = counted,
+            Err(error) => {
+                state.wanted = former;
+                state.looked = None;
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -131,6 +132,24 @@ impl Listeners {
 }
 
 impl State {
+    fn put_in_force(&mut self) -> Result<()> {
+        // A proxy that is not known would not be reached.
+        self.looked = None;
+        self.look()?;
+        let nodes = self.wanted.nodes.iter().map(crate::settings::node);
+        let nodes: Vec<xdp_prog::CaptureNode> = nodes.collect();
+        if let Some(capture) = &mut self.capture {
+            capture.set(&nodes)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a process that was known to be a proxy has ended: another may have its socket now.
+    fn has_lost_one(&self) -> bool {
+        let mut pids = self.told.iter().flat_map(|listener| &listener.pids);
+        pids.any(|pid| !Path::new("/proc").join(pid.to_string()).exists())
+    }
+
     fn hits(&self) -> BTreeMap<u32, u64> {
         let mut counted = self.counted.clone();
         let hits = self.capture.as_ref().map(Capture::hits);
@@ -170,7 +189,7 @@ impl State {
             return Ok(());
         }
         let is_due = self.looked.is_none_or(|at| at.elapsed() >= HOLDERS_EVERY);
-        if !is_new && !is_due {
+        if !is_new && !is_due && !self.has_lost_one() {
             return Ok(());
         }
         let proxies = || {

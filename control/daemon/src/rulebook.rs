@@ -2,10 +2,12 @@
 //!
 //! Invariant: a rulebook never changes but for its counters; a new text is a new rulebook.
 
-use std::fs::File;
+use std::collections::HashMap;
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use nix::unistd::{Group, User};
@@ -17,6 +19,8 @@ use rules::{Compiled, Environment, Interface, Ruleset, Sets, Target};
 const BYTES_MAX: u64 = 256 << 20;
 /// The file of sets, beside a ruleset.
 pub const SETS: &str = "ipset.conf";
+/// Sets that go with a ruleset that is tried; a commit makes them [`SETS`].
+pub const NEW_SETS: &str = "ipset.conf.new";
 
 /// A ruleset with its sets.
 pub struct Rulebook {
@@ -28,10 +32,22 @@ pub struct Rulebook {
     pub ruleset: Ruleset,
     /// The sets that rules ask.
     pub sets: Sets,
+    /// The text of their file.
+    pub sets_text: String,
     /// What is odd about the text.
     pub warnings: Vec<String>,
     /// What its rules have matched.
     pub hits: Arc<RuleHits>,
+    /// Users and groups by their names, as they were found first: that the box forgets one, or cannot
+    /// ask for it, must not keep rules from coming back.
+    names: Mutex<HashMap<(Kind, String), u32>>,
+}
+
+/// What a name is of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    User,
+    Group,
 }
 
 impl Rulebook {
@@ -55,11 +71,15 @@ impl Rulebook {
         let text = text(path)?;
         let name = path.display().to_string();
         let (ruleset, warnings) = Ruleset::parse_with(&name, &text, progress)?;
-        let sets = match sets {
-            Some(sets) => Sets::parse(&sets.display().to_string(), &self::text(sets)?)?,
-            None => Sets::default(),
+        let (sets, sets_text) = match sets {
+            Some(sets) => {
+                let text = self::text(sets)?;
+                (Sets::parse(&sets.display().to_string(), &text)?, text)
+            }
+            None => (Sets::default(), String::new()),
         };
         let mut book = Self::new(Some(path.to_owned()), text, ruleset, sets, workers);
+        book.sets_text = sets_text;
         book.warnings = warnings.iter().map(ToString::to_string).collect();
         Ok(book)
     }
@@ -85,8 +105,10 @@ impl Rulebook {
             text,
             ruleset,
             sets,
+            sets_text: String::new(),
             warnings: Vec::new(),
             hits: Arc::new(hits),
+            names: Mutex::default(),
         }
     }
 
@@ -108,8 +130,16 @@ impl Rulebook {
         zones: &Arc<Zones>,
         generation: u32,
     ) -> Result<Compiled> {
-        let user = |name: &str| User::from_name(name).ok()?.map(|user| user.uid.as_raw());
-        let group = |name: &str| Group::from_name(name).ok()?.map(|group| group.gid.as_raw());
+        let user = |name: &str| {
+            self.number(Kind::User, name, || {
+                User::from_name(name).ok()?.map(|user| user.uid.as_raw())
+            })
+        };
+        let group = |name: &str| {
+            self.number(Kind::Group, name, || {
+                Group::from_name(name).ok()?.map(|group| group.gid.as_raw())
+            })
+        };
         let environment = Environment {
             interfaces,
             sets: &self.sets,
@@ -121,9 +151,30 @@ impl Rulebook {
     }
 }
 
+impl Rulebook {
+    fn number(&self, kind: Kind, name: &str, find: impl FnOnce() -> Option<u32>) -> Option<u32> {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (kind, name.to_owned());
+        if let Some(number) = names.get(&key) {
+            return Some(*number);
+        }
+        let number = find()?;
+        names.insert(key, number);
+        Some(number)
+    }
+}
+
 fn text(path: &Path) -> Result<String> {
     let cannot = || format!("cannot read {}", path.display());
-    let file = File::open(path).with_context(cannot)?;
+    // A pipe that nobody writes to would hold up all that changes rules.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+        .with_context(cannot)?;
+    if !file.metadata().with_context(cannot)?.is_file() {
+        bail!("{} is no file", path.display());
+    }
     let mut text = String::new();
     file.take(BYTES_MAX + 1)
         .read_to_string(&mut text)

@@ -5,9 +5,7 @@
 //! all; a trial that nobody keeps ends at its deadline.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,9 +16,11 @@ use protocol::{ErrorKind, Failure, RulesChecked, RulesLoaded, RulesPending};
 use server::LoadOrder;
 use tables::Side;
 
+use crate::draft::Draft;
 use crate::listeners::Wanted;
 use crate::machine::Facts;
-use crate::rulebook::Rulebook;
+use crate::own_connections;
+use crate::rulebook::{NEW_SETS, Rulebook, SETS};
 use crate::surroundings::{self, Surveyed};
 
 /// How many rulebooks are remembered: workers may still log by one that has gone.
@@ -45,6 +45,8 @@ pub struct Ruling {
     tickets: u64,
     /// What loading has warned of.
     pub warnings: Vec<String>,
+    /// Whether links or addresses have changed that are not taken into account yet.
+    is_behind: bool,
 }
 
 impl Ruling {
@@ -55,6 +57,7 @@ impl Ruling {
             trial: None,
             tickets: 0,
             warnings,
+            is_behind: false,
         }
     }
 
@@ -175,20 +178,33 @@ impl Facts {
             .dataplane
             .as_mut()
             .ok_or_else(|| anyhow!("the daemon is leaving"))?;
-        dataplane.update(view, steered)?;
         let is_known = live
             .ruling
             .book()
             .is_some_and(|known| Arc::ptr_eq(known, book));
-        self.listeners.set(Wanted {
+        let wanted = Wanted {
             nodes: capture,
             proxies,
             asks: book.asks_listeners(),
             counts_on: is_known,
-        })?;
+        };
+        if view.policy.guards() && !before.policy.guards() {
+            let registered = dataplane.attachments.registered();
+            own_connections::adopt(&dataplane.flows, &view, &registered.endpoints);
+        }
+        let former = dataplane.steered();
+        let done = dataplane.update(view, steered);
+        if let Err(error) = done.and_then(|()| self.listeners.set(wanted)) {
+            if let Err(worse) = dataplane.update(View::clone(&before), former) {
+                let worse = format!("{worse:#}");
+                tracing::error!(error = worse, "steering is not as it was before");
+            }
+            return Err(error);
+        }
         live.ruling.enter(generation, Arc::clone(book));
         let all = book.warnings.iter().cloned().chain(warnings);
         live.ruling.warnings = all.collect();
+        live.ruling.is_behind = false;
         Ok(Enforced { generation, rules })
     }
 
@@ -211,10 +227,20 @@ impl Facts {
                 generation,
                 "links or addresses changed; rules compiled anew"
             ),
-            Err(error) => tracing::error!(
-                error = format!("{error:#}"),
-                "links or addresses changed; the daemon goes on with those from before"
-            ),
+            Err(error) => {
+                live.ruling.is_behind = true;
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    "links or addresses changed; the daemon goes on with those from before"
+                );
+            }
+        }
+    }
+
+    /// Tries again what [`Self::follow`] could not do.
+    pub fn catch_up(&self) {
+        if self.live().ruling.is_behind {
+            self.follow();
         }
     }
 
@@ -381,16 +407,22 @@ impl Facts {
             ));
         }
         progress("compile", 0, 0);
+        // On the disk before the rules are in force, and in its place after.
+        let drafts = drafts(order, &book).map_err(|error| failed(&error))?;
         let done = self.enforce(&book, &[]).map_err(|error| failed(&error))?;
-        if let Some(target) = &order.replace
-            && let Err(error) = replace(target, &book.text)
-        {
+        if let Err(error) = drafts.into_iter().try_for_each(Draft::put) {
             let back = self.enforce(&former, &[]);
             let told = match back {
                 Ok(_) => format!("{error:#}; the former rules stay in force"),
                 Err(worse) => format!("{error:#}; the new rules are in force: {worse:#}"),
             };
             return Err(refused(told));
+        }
+        // What was new is not any more; left there, it would outlive later changes.
+        if order.replace.is_some()
+            && let Some(sets) = order.sets.as_ref().filter(|sets| is_new_sets(sets))
+        {
+            let _ = std::fs::remove_file(sets);
         }
         let mut live = self.live();
         let ticket = trial.map(|time| {
@@ -402,9 +434,11 @@ impl Facts {
             });
             live.ruling.tickets
         });
-        if ticket.is_none() {
-            live.ruling.trial = None;
-        }
+        let ended = if ticket.is_none() {
+            live.ruling.trial.take()
+        } else {
+            None
+        };
         let flows = live
             .dataplane
             .as_ref()
@@ -417,9 +451,12 @@ impl Facts {
             trial = trial.map(|time| time.as_secs()),
             "new rules in force"
         );
-        let warnings = live.ruling.warnings.clone();
+        let mut warnings = live.ruling.warnings.clone();
         drop(live);
         self.tell_warnings();
+        if ended.is_some() {
+            warnings.insert(0, "a trial was running: it has ended with this".to_owned());
+        }
         Ok(RulesLoaded {
             generation,
             rules,
@@ -511,24 +548,20 @@ fn holds(set: &Endpoints, proto: u8, addr: std::net::Ipv4Addr, port: u16) -> boo
     (set.proto.0 == 0 || set.proto.0 == proto) && set.addr == addr && set.ports.contains(&port)
 }
 
-/// Gives a file a new text in one step, on the disk before it returns.
-fn replace(target: &Path, text: &str) -> Result<()> {
-    let cannot = || format!("cannot replace {}", target.display());
-    let folder = target.parent().with_context(cannot)?;
-    let name = target.file_name().with_context(cannot)?.to_string_lossy();
-    let draft: PathBuf = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = (|| {
-        let mut file = File::create(&draft)?;
-        if let Ok(old) = fs::metadata(target) {
-            file.set_permissions(old.permissions())?;
-        }
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, target)?;
-        File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&draft);
+fn is_new_sets(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == NEW_SETS)
+}
+
+/// The files that a commit replaces, written and not in their places yet: the ruleset's, and that of
+/// its sets where these are new.
+fn drafts(order: &LoadOrder, book: &Rulebook) -> Result<Vec<Draft>> {
+    let Some(target) = &order.replace else {
+        return Ok(Vec::new());
+    };
+    let mut drafts = Vec::new();
+    if let Some(sets) = order.sets.as_ref().filter(|sets| is_new_sets(sets)) {
+        drafts.push(Draft::write(&sets.with_file_name(SETS), &book.sets_text)?);
     }
-    written.with_context(cannot)
+    drafts.push(Draft::write(target, &book.text)?);
+    Ok(drafts)
 }

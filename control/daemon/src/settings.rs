@@ -1,5 +1,7 @@
 //! The configuration in the words of the rooms that it goes to.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use policy::capture::{Node, Question, Refusal, Step};
 use policy::{NoListener, PortId, RejectWith, ServiceSpec, ZoneSpec, Zones};
@@ -7,6 +9,9 @@ use wire::Endpoint;
 use xdp_prog::{CaptureNode, CaptureOtherwise, CaptureRefusal, CaptureStep, CaptureTest};
 
 use crate::config::{Config, Mode, OnExit, Proto};
+
+/// How long UDP and the like may be idle without an answer: anybody can begin that.
+const UNREPLIED_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Mode {
     /// The name as the configuration writes it.
@@ -89,6 +94,7 @@ impl Config {
             tcp_transitory_ns: ns(self.timeouts.tcp_transitory),
             tcp_closed_ns: ns(self.timeouts.tcp_closed),
             other_ns: ns(self.timeouts.udp),
+            other_unreplied_ns: ns(self.timeouts.udp.min(UNREPLIED_TIMEOUT)),
         }
     }
 }

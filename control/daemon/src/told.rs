@@ -185,12 +185,14 @@ fn inherited<'a>(
 }
 
 fn between(zones: &Zones, from: ZoneId, to: ZoneId, services: &[ServiceId]) -> Vec<String> {
-    if zones.allowed(Some(from), Some(to), None) {
+    // What a server's zone is its address tells: without networks it is nobody's.
+    let to = zones.has_networks(to).then_some(to);
+    if zones.allowed(Some(from), to, None) {
         return vec!["*".to_owned()];
     }
     let allowed = services
         .iter()
-        .filter(|service| zones.allowed(Some(from), Some(to), Some(**service)));
+        .filter(|service| zones.allowed(Some(from), to, Some(**service)));
     allowed
         .map(|service| zones.service_name(*service).to_owned())
         .collect()

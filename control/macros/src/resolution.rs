@@ -77,6 +77,21 @@ impl Macros {
         self.macros.is_empty()
     }
 
+    /// Of macros whose name is one of `words`, which mean something by themselves.
+    #[must_use]
+    pub fn named_as(&self, words: &[&str]) -> Vec<Warning> {
+        let named = (self.macros.iter()).filter(|one| words.contains(&one.name.as_str()));
+        let warn = |one: &Macro| {
+            let message = format!(
+                "{} is a word of rules, and each that has it gets the macro's words in its place; \
+                 choose another name",
+                quoted(&one.name)
+            );
+            one.place.warning(&self.file, message)
+        };
+        named.map(warn).collect()
+    }
+
     /// The name that is most like `word`, if one is.
     #[must_use]
     pub fn nearest(&self, word: &str) -> Option<&str> {

@@ -57,6 +57,19 @@ fn order_of_definitions_does_not_matter() {
 }
 
 #[test]
+fn names_that_mean_something_are_warned_of() {
+    let macros = Macros::parse(
+        "conf.var",
+        "#define tcp udp\n#define tcps 1\n #define DROP x",
+    );
+    let told = macros.unwrap().named_as(&["tcp", "DROP", "ACCEPT"]);
+    let told: Vec<String> = told.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2);
+    assert!(told[0].starts_with("conf.var:1:9: `tcp` is a word of rules"));
+    assert!(told[1].starts_with("conf.var:3:10: `DROP` is a word of rules"));
+}
+
+#[test]
 fn only_rules_are_expanded() {
     let lines = "# A\n*A\n:A ACCEPT [0:0]\n  COMMIT\n\nCOMMIT";
     let macros = "#define A 1 2\n#define COMMIT 7";

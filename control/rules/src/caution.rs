@@ -1,18 +1,18 @@
 //! What a ruleset says that has no effect yet, or another one than meant.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use policy::Verdict;
+use policy::{Verdict, Zones};
 
 use crate::calls::callee;
-use crate::error::Fault;
+use crate::error::{Fault, quoted};
 use crate::matches::Test;
-use crate::model::{Chain, Rule, Ruleset, Table, TableName};
+use crate::model::{Chain, Match, Rule, Ruleset, Table, TableName};
 use crate::place::{Place, Placed};
 use crate::targets::Target;
 
 /// One fault for each kind, where it shows first.
-pub(crate) fn cautions(ruleset: &Ruleset) -> Vec<Fault> {
+pub(crate) fn cautions(ruleset: &Ruleset, zones: &Zones) -> Vec<Fault> {
     let mut faults = vec![nat(ruleset), fragments(ruleset)];
     if let Some(filter) = ruleset.table(TableName::Filter) {
         faults.push(forwards(filter).map(|place| {
@@ -23,7 +23,10 @@ pub(crate) fn cautions(ruleset: &Ruleset) -> Vec<Fault> {
     for table in &ruleset.tables {
         faults.push(way_out(table));
     }
-    faults.into_iter().flatten().collect()
+    faults.push(connects(ruleset));
+    let mut faults: Vec<Fault> = faults.into_iter().flatten().collect();
+    faults.extend(zones_without_networks(ruleset, zones));
+    faults
 }
 
 fn rules(ruleset: &Ruleset) -> impl Iterator<Item = &Placed<Rule>> {
@@ -62,6 +65,60 @@ fn fragments(ruleset: &Ruleset) -> Option<Fault> {
     Some(Fault::new(first.place, message))
 }
 
+/// Zones as destinations that have only interfaces: those tell where a packet comes from.
+fn zones_without_networks(ruleset: &Ruleset, zones: &Zones) -> Vec<Fault> {
+    let mut told = HashSet::new();
+    let mut faults = Vec::new();
+    for found in rules(ruleset).flat_map(|rule| &rule.value.matches) {
+        let Test::DestinationZone(name) = &found.test else {
+            continue;
+        };
+        let is_empty = |zone| !zones.has_networks(zone);
+        if told.insert((name, found.negated)) && zones.zone_named(name).is_some_and(is_empty) {
+            let what = if found.negated {
+                "`! --dst` always"
+            } else {
+                "`--dst` never"
+            };
+            let message = format!(
+                "zone {} has no networks, nor has a zone below it, so {what} holds: its interfaces tell only where packets come from; write networks in its section",
+                quoted(name)
+            );
+            faults.push(Fault::new(found.place, message));
+        }
+    }
+    faults
+}
+
+/// Where tproxy OUTPUT drops without asking for a protocol: it sees no other than TCP.
+fn connects(ruleset: &Ruleset) -> Option<Fault> {
+    let table = ruleset.table(TableName::Tproxy)?;
+    let is_of_any = |rule: &Rule| {
+        let is_protocol = |found: &Placed<Match>| matches!(found.test, Test::Protocol(_));
+        !rule.matches.iter().any(is_protocol)
+    };
+    let reached = reached_by(table, "OUTPUT", is_of_any);
+    let rules = reached.iter().flat_map(|chain| &chain.rules);
+    let targets = rules
+        .filter(|rule| is_of_any(rule))
+        .filter_map(|rule| rule.target.as_ref());
+    let mut drops = targets.filter(|target| target.value == Target::Drop);
+    let sees = "OUTPUT of table tproxy sees TCP connections only, so this drops nothing else";
+    if let Some(first) = drops.next() {
+        let message = format!(
+            "{sees}; write -p tcp if that is meant, or drop the rest in OUTPUT of table filter{}",
+            and_more(drops.count())
+        );
+        return Some(Fault::new(first.place, message));
+    }
+    let mut chains = table.chains.iter();
+    let output = chains.find(|chain| chain.name == "OUTPUT")?;
+    (output.policy == Some(Verdict::Drop)).then(|| {
+        let message = format!("{sees}; drop the rest in OUTPUT of table filter");
+        Fault::new(output.place, message)
+    })
+}
+
 fn and_more(count: usize) -> String {
     match count {
         0 => String::new(),
@@ -87,6 +144,11 @@ fn way_out(table: &Table) -> Option<Fault> {
 
 /// The chains that packets of this built-in chain come to.
 fn reached<'a>(table: &'a Table, from: &str) -> Vec<&'a Chain> {
+    reached_by(table, from, |_| true)
+}
+
+/// Those that they come to by rules of a kind.
+fn reached_by<'a>(table: &'a Table, from: &str, by: impl Fn(&Rule) -> bool) -> Vec<&'a Chain> {
     let chains = table
         .chains
         .iter()
@@ -96,7 +158,8 @@ fn reached<'a>(table: &'a Table, from: &str) -> Vec<&'a Chain> {
     let mut next = 0;
     while let Some(chain) = found.get(next).copied() {
         next += 1;
-        let targets = chain.rules.iter().filter_map(|rule| rule.target.as_ref());
+        let rules = chain.rules.iter().filter(|rule| by(rule));
+        let targets = rules.filter_map(|rule| rule.target.as_ref());
         let names = targets.filter_map(|target| callee(target));
         found.extend(names.filter_map(|name| left.remove(name)));
     }

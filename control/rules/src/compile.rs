@@ -72,7 +72,7 @@ pub fn compile(
     let capture = policy::capture::nodes(&program)
         .map_err(|refusal| error(Fault::new(place_of(ruleset, refusal.rule), refusal.what)))?;
     let policy = Policy::new(program).map_err(|why| error(explained(&why, ruleset)))?;
-    let warnings = cautions(ruleset)
+    let warnings = cautions(ruleset, environment.zones)
         .into_iter()
         .map(|fault| fault.warning(&ruleset.file))
         .collect();

@@ -97,6 +97,11 @@ fn at_connect(chain: &Chain, found: &Placed<Match>) -> Parsed<()> {
         Test::InInterface(_) => ("-i", NO_PACKET),
         Test::OutInterface(_) => ("-o", NO_PACKET),
         Test::Fragment => ("-f", NO_PACKET),
+        // Both ways to write it come to one test.
+        Test::TcpFlags {
+            mask: 0x17,
+            set: 0x02,
+        } => ("--syn (--tcp-flags FIN,SYN,RST,ACK SYN)", NO_PACKET),
         Test::TcpFlags { .. } => ("--tcp-flags", NO_PACKET),
         Test::Icmp(_) => ("--icmp-type", NO_PACKET),
         Test::CtState(_) => ("--ctstate", NO_PACKET),

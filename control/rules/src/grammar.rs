@@ -87,7 +87,7 @@ pub(crate) const NOT_HAD_OPTIONS: &[(&str, &str)] = &[
 
 /// Matches of iptables that are not had, and what to do about each.
 pub(crate) const NOT_HAD_MODULES: &[(&str, &str)] = &[
-    ("addrtype", "name the addresses with -d"),
+    ("addrtype", "name the addresses with -s or -d"),
     ("ah", REMOVE),
     ("bpf", REMOVE),
     ("cgroup", "write -m owner in OUTPUT"),
@@ -100,7 +100,7 @@ pub(crate) const NOT_HAD_MODULES: &[(&str, &str)] = &[
     ),
     ("connmark", "mark with -j MARK, match with -m mark"),
     ("cpu", REMOVE),
-    ("dccp", "match -p 33 without ports"),
+    ("dccp", "match -p dccp without ports"),
     ("devgroup", "name the interfaces with -i"),
     ("dscp", REMOVE),
     ("ecn", REMOVE),
@@ -136,6 +136,29 @@ pub(crate) const NOT_HAD_MODULES: &[(&str, &str)] = &[
     ("u32", REMOVE),
     ("udplite", "match -p udplite without ports"),
 ];
+
+/// What to write instead of `-m addrtype` with one option and one type.
+pub(crate) fn addrtype_cure(option: &str, negated: bool, kind: &str) -> Option<String> {
+    let not = if negated { "! " } else { "" };
+    let (end, hook) = match option {
+        "--dst-type" => ("-d", if negated { "FORWARD" } else { "INPUT" }),
+        "--src-type" if negated => ("-s", "INPUT or FORWARD"),
+        "--src-type" => ("-s", "OUTPUT"),
+        _ => return None,
+    };
+    Some(match kind {
+        "LOCAL" => format!(
+            "write the rule without it in {hook}, or name the box's addresses with {not}{end}"
+        ),
+        "MULTICAST" => format!("write {not}{end} 224.0.0.0/4"),
+        "BROADCAST" => format!(
+            "write {not}{end} 255.255.255.255, and the same for the last address of each network of the box"
+        ),
+        "UNICAST" if negated => format!("write {end} 224.0.0.0/3"),
+        "UNICAST" => format!("write ! {end} 224.0.0.0/3"),
+        _ => return None,
+    })
+}
 
 /// Targets of iptables that are not had, and what to do about each.
 pub(crate) const NOT_HAD_TARGETS: &[(&str, &str)] = &[
@@ -219,19 +242,6 @@ pub(crate) const OTHER_COMMANDS: &[&str] = &[
     "--list-rules",
     "-t",
     "--table",
-];
-
-/// Protocol names besides those that have a name in `wire`.
-pub(crate) const PROTOCOLS: &[(&str, u8)] = &[
-    ("all", 0),
-    ("icmp", 1),
-    ("tcp", 6),
-    ("udp", 17),
-    ("gre", 47),
-    ("esp", 50),
-    ("ah", 51),
-    ("sctp", 132),
-    ("udplite", 136),
 ];
 
 /// The longest name of a chain, in bytes, as in iptables.

@@ -53,6 +53,7 @@ mod lexer;
 mod lower;
 mod matches;
 mod model;
+mod names;
 mod option;
 mod parser;
 mod place;

@@ -108,6 +108,9 @@ impl<'a> Draft<'a> {
             return Err(wanted());
         }
         let given = Given::new(spec, name, before || after, values);
+        if spec.name() == "-m" && given.value().is("addrtype") {
+            return Err(no_addrtype(given.value(), rest));
+        }
         self.take(owner, given, declared)?;
         Ok(rest)
     }
@@ -267,6 +270,20 @@ impl<'a> Draft<'a> {
         let had = all.flatten().flat_map(|spec| spec.names.iter().copied());
         had.chain(grammar::NOT_HAD_OPTIONS.iter().map(|(name, _)| *name))
     }
+}
+
+/// `-m addrtype` is not had; what to write instead depends on the words behind it.
+fn no_addrtype(name: &Word, rest: &[Word]) -> Fault {
+    let negated = rest.iter().take(2).any(|word| word.is("!"));
+    let mut words = rest.iter().filter(|word| !word.is("!"));
+    let (option, kind) = (words.next(), words.next());
+    let cure = option.zip(kind).and_then(|(option, kind)| {
+        grammar::addrtype_cure(&option.text, negated, &kind.text.to_ascii_uppercase())
+    });
+    let usual = || grammar::cure(grammar::NOT_HAD_MODULES, "addrtype").map(str::to_owned);
+    let cure = cure.or_else(usual).unwrap_or_default();
+    let message = format!("match {} is not had here; {cure}", quoted(&name.text));
+    Fault::new(name.place, message)
 }
 
 /// The module that has this option.

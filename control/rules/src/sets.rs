@@ -49,6 +49,8 @@ impl Sets {
 struct Reader {
     sets: HashMap<String, SetEntries>,
     created: HashMap<String, u32>,
+    /// The ranges of sets of ports that have one.
+    ranges: HashMap<String, (u16, u16)>,
     entries: usize,
 }
 
@@ -125,7 +127,7 @@ impl Reader {
         };
         let set = value::set_name(name)?;
         let mut entries = empty(kind)?;
-        create_options(&mut entries, options)?;
+        let range = create_options(&mut entries, options)?;
         if let Some(earlier) = self.created.insert(set.clone(), name.place.line) {
             let message = format!(
                 "set {} is created twice, first in line {earlier}",
@@ -133,6 +135,7 @@ impl Reader {
             );
             return Err(Fault::new(name.place, message));
         }
+        self.ranges.extend(range.map(|range| (set.clone(), range)));
         self.sets.insert(set, entries);
         Ok(())
     }
@@ -161,7 +164,8 @@ impl Reader {
             let message = "nomatch is for sets of networks; remove it";
             return Err(Fault::new(place, message));
         }
-        let added = entry::add(entries, entry, nomatch)?;
+        let bounds = self.ranges.get(&name.text).copied();
+        let added = entry::add(entries, bounds.unwrap_or((0, u16::MAX)), entry, nomatch)?;
         self.entries = self.entries.saturating_add(added);
         if self.entries > MAX_ENTRIES {
             let message = format!("the sets hold more than {MAX_ENTRIES} entries; use networks");
@@ -204,24 +208,36 @@ fn value<'a>(name: &Word, words: &mut impl Iterator<Item = &'a Word>) -> Parsed<
     })
 }
 
-fn whole(name: &Word, word: &Word) -> Parsed<()> {
+fn whole(name: &Word, word: &Word) -> Parsed<u64> {
     let hex = word.text.strip_prefix("0x");
-    let ok = match hex {
-        Some(digits) => u64::from_str_radix(digits, 16).is_ok(),
-        None => number::<u64>(&word.text).is_some(),
+    let whole = match hex {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => number(&word.text),
     };
-    if ok {
+    whole.ok_or_else(|| {
+        let message = format!(
+            "{} needs a number, not {}",
+            quoted(&name.text),
+            quoted(&word.text)
+        );
+        Fault::new(word.place, message)
+    })
+}
+
+/// A time after which entries go: none, since here they would stay for ever.
+fn timeout(name: &Word, word: &Word, cure: &str) -> Parsed<()> {
+    if whole(name, word)? == 0 {
         return Ok(());
     }
     let message = format!(
-        "{} needs a number, not {}",
-        quoted(&name.text),
+        "timeout {} is not had here: an entry stays until the sets are loaded again; {cure}",
         quoted(&word.text)
     );
     Err(Fault::new(word.place, message))
 }
 
-fn create_options(entries: &mut SetEntries, options: &[Word]) -> Parsed<()> {
+/// The range of a set of ports, if it has one.
+fn create_options(entries: &mut SetEntries, options: &[Word]) -> Parsed<Option<(u16, u16)>> {
     let known = [
         "family",
         "hashsize",
@@ -236,12 +252,17 @@ fn create_options(entries: &mut SetEntries, options: &[Word]) -> Parsed<()> {
         "netmask",
         "range",
     ];
+    let mut range = None;
     let mut words = options.iter();
     while let Some(name) = words.next() {
         match name.text.as_str() {
             "comment" | "counters" | "skbinfo" | "forceadd" => {}
-            "hashsize" | "maxelem" | "bucketsize" | "initval" | "timeout" => {
+            "hashsize" | "maxelem" | "bucketsize" | "initval" => {
                 whole(name, value(name, &mut words)?)?;
+            }
+            "timeout" => {
+                let cure = "write timeout 0, and leave out entries that are to go";
+                timeout(name, value(name, &mut words)?, cure)?;
             }
             "family" => {
                 let family = value(name, &mut words)?;
@@ -255,7 +276,7 @@ fn create_options(entries: &mut SetEntries, options: &[Word]) -> Parsed<()> {
             }
             "netmask" => netmask(entries, name, value(name, &mut words)?)?,
             "range" if matches!(entries, SetEntries::Ports(_)) => {
-                entry::ports(value(name, &mut words)?)?;
+                range = Some(entry::ports(value(name, &mut words)?)?);
             }
             other => {
                 let cure = did_you_mean_or(other, known, "remove it");
@@ -264,7 +285,7 @@ fn create_options(entries: &mut SetEntries, options: &[Word]) -> Parsed<()> {
             }
         }
     }
-    Ok(())
+    Ok(range)
 }
 
 fn netmask(entries: &mut SetEntries, name: &Word, mask: &Word) -> Parsed<()> {
@@ -296,7 +317,13 @@ fn add_options(options: &[Word]) -> Parsed<bool> {
         match name.text.as_str() {
             "nomatch" => nomatch = true,
             "-exist" | "-!" => {}
-            "timeout" | "packets" | "bytes" => whole(name, value(name, &mut words)?)?,
+            "packets" | "bytes" => {
+                whole(name, value(name, &mut words)?)?;
+            }
+            "timeout" => {
+                let cure = "leave such entries out, or write timeout 0 for one that is to stay";
+                timeout(name, value(name, &mut words)?, cure)?;
+            }
             "comment" | "skbmark" | "skbprio" | "skbqueue" => {
                 value(name, &mut words)?;
             }

@@ -7,6 +7,7 @@ use wire::Protocol;
 use crate::error::{Fault, Parsed, quoted};
 use crate::matches::{Module, Test};
 use crate::model::{Counters, Match, Rule, TableName};
+use crate::names::Named;
 use crate::option::Given;
 use crate::place::{Place, Placed};
 use crate::rule::{Draft, Line, Scope, Way};
@@ -118,16 +119,23 @@ impl Draft<'_> {
                 )
             }
             (Some(is), Some(only)) if is != only && what.starts_with("-m") => {
-                format!("-m {only} does not agree with -p {is}; make them the same")
+                format!(
+                    "-m {only} does not agree with -p {}; make them the same",
+                    Named(is)
+                )
             }
             (Some(is), Some(only)) if is != only => {
                 format!(
-                    "{} is for protocol {only}, not {is}; use -p {only}",
-                    quoted(&what)
+                    "{} is for protocol {only}, not {}; use -p {only}",
+                    quoted(&what),
+                    Named(is)
                 )
             }
             (Some(is), None) if !has_ports(is) => {
-                format!("protocol {is} has no ports here; use -p tcp or -p udp")
+                format!(
+                    "protocol {} has no ports here; use -p tcp or -p udp",
+                    Named(is)
+                )
             }
             _ => return Ok(given),
         };
@@ -263,7 +271,10 @@ impl Need {
             )),
             (Some(protocol), None) if !has_ports(protocol) => Err(Fault::new(
                 other.place,
-                format!("protocol {protocol} has no ports here; use -p tcp or -p udp"),
+                format!(
+                    "protocol {} has no ports here; use -p tcp or -p udp",
+                    Named(protocol)
+                ),
             )),
             (None, Some(_)) => Ok(other),
             _ => Ok(self),

@@ -10,6 +10,7 @@ use crate::error::{Fault, Parsed, did_you_mean_or, is_printable, quoted};
 use crate::grammar;
 use crate::lexer::Word;
 use crate::model::{Counters, InterfacePattern};
+use crate::names;
 use crate::place::{Place, Placed};
 
 /// Digits only: no sign, no spaces, and no leading zero, which some programs read as octal.
@@ -107,30 +108,32 @@ pub(crate) fn networks(word: &Word) -> Parsed<Vec<Placed<Network>>> {
 }
 
 pub(crate) fn port(text: &str, place: Place) -> Parsed<u16> {
-    number(text).ok_or_else(|| {
-        let message = if text.contains(',') {
-            format!(
-                "{} is a list; write -m multiport --dports for it, or one rule for each port",
-                quoted(text)
-            )
-        } else if text.starts_with(|c: char| c.is_ascii_alphabetic()) {
-            format!(
-                "{} is a service name; write the port's number",
-                quoted(text)
-            )
-        } else if text.contains('-') {
-            format!(
-                "{} is not a port; a range is written with a colon, as in 8000:8080",
-                quoted(text)
-            )
-        } else {
-            format!(
-                "{} is not a port; write a number of 0 to 65535, or a range as in 8000:8080",
-                quoted(text)
-            )
-        };
-        Fault::new(place, message)
-    })
+    number(text)
+        .or_else(|| names::service(text))
+        .ok_or_else(|| {
+            let message = if text.contains(',') {
+                format!(
+                    "{} is a list; write -m multiport --dports for it, or one rule for each port",
+                    quoted(text)
+                )
+            } else if text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                format!(
+                    "{} is no service that is known here; write the port's number",
+                    quoted(text)
+                )
+            } else if text.contains('-') {
+                format!(
+                    "{} is not a port; a range is written with a colon, as in 8000:8080",
+                    quoted(text)
+                )
+            } else {
+                format!(
+                    "{} is not a port; write a number of 0 to 65535, or a range as in 8000:8080",
+                    quoted(text)
+                )
+            };
+            Fault::new(place, message)
+        })
 }
 
 pub(crate) fn ports(word: &Word) -> Parsed<PortRange> {
@@ -162,15 +165,11 @@ fn port_range(text: &str, place: Place) -> Parsed<PortRange> {
 /// The protocol; none for all of them.
 pub(crate) fn protocol(word: &Word) -> Parsed<Option<Protocol>> {
     let name = word.text.to_ascii_lowercase();
-    let named = grammar::PROTOCOLS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, n)| *n);
+    let named = names::protocol(&name);
     let number = named.or_else(|| number(&name)).ok_or_else(|| {
-        let known = grammar::PROTOCOLS.iter().map(|(known, _)| *known);
         let cure = did_you_mean_or(
             &name,
-            known,
+            names::COMMON_PROTOCOLS,
             "write tcp, udp, icmp, all or a number of 0 to 255",
         );
         Fault::new(

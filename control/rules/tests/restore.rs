@@ -76,6 +76,32 @@ fn what_we_accept_and_print_iptables_accepts() {
     assert!(rules > 1000, "only {rules} rules were judged");
 }
 
+/// Both read each number, and print the same for it.
+#[test]
+fn protocols_are_printed_as_iptables_save_prints_them() {
+    let namespace = Namespace::new();
+    let rules: String = (1..=255).map(|n| format!("-A INPUT -p {n}\n")).collect();
+    let text = format!("*filter\n{rules}COMMIT\n");
+    let run = |command: &str| {
+        let mut child = Command::new("timeout")
+            .args(["20", "ip", "netns", "exec", &namespace.0, command])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("iptables is installed");
+        child.stdin.take().unwrap().write_all(text.as_bytes()).ok();
+        let output = child.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    run("iptables-restore");
+    let saved = run("iptables-save");
+    let theirs: Vec<&str> = saved.lines().filter(|l| l.starts_with("-A")).collect();
+    let ours = Ruleset::parse("rules.conf", &text).unwrap().0.to_string();
+    let ours: Vec<&str> = ours.lines().filter(|l| l.starts_with("-A")).collect();
+    assert_eq!(ours.len(), 255);
+    assert_eq!(ours, theirs);
+}
+
 /// Each is wrong for both. Names of chains are not here: with --test iptables does not look for them.
 #[test]
 fn what_iptables_refuses_we_refuse() {

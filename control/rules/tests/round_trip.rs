@@ -192,7 +192,7 @@ COMMIT\r
     [5:6] -A PREROUTING -s 10.0.0.0/8 -d 10.1.0.0/16 -i eth+ -p tcp -m tcp --sport 0:99 ! --dport 1024:65535 -j mine
     [5:6] -A PREROUTING -s 10.0.0.0/8 -d 1.2.3.4/32 -i eth+ -p tcp -m tcp --sport 0:99 ! --dport 1024:65535 -j mine
     -A mine -m comment --comment "a \'b\' \\ \" c"
-    -A mine -s 10.0.2.0/255.0.255.0 -p 47
+    -A mine -s 10.0.2.0/255.0.255.0 -p gre
     -A mine -p udp -m udp --dport 53 -j TPROXY --on-ip 10.0.0.9
     -A mine ! -d 0.0.0.0/0 -p tcp -m tcp ! --dport 0:65535
     COMMIT
@@ -202,6 +202,47 @@ COMMIT\r
         warnings,
         ["rules.conf:6:9: no protocol is given; taken as -p udp; write that"]
     );
+}
+
+#[test]
+fn names_of_protocols_and_services_are_read_and_printed_as_iptables_save_does() {
+    let text = "*filter
+-A INPUT -p IPv6-ICMP
+-A INPUT -p ospf -j DROP
+-A INPUT -p 4
+-A INPUT -p ipip
+-A INPUT -p 253
+-A INPUT -p ip
+-A INPUT -p tcp --sport ftp-data --dport ssh:https
+-A INPUT -p udp -m multiport --dports domain,ntp,snmp
+COMMIT
+";
+    let (ruleset, warnings) = parse(text).unwrap();
+    assert_eq!(warnings, []);
+    insta::assert_snapshot!(ruleset, @r"
+    *filter
+    :INPUT ACCEPT [0:0]
+    :FORWARD DROP [0:0]
+    :OUTPUT ACCEPT [0:0]
+    -A INPUT -p ipv6-icmp
+    -A INPUT -p ospf -j DROP
+    -A INPUT -p ipencap
+    -A INPUT -p ipip
+    -A INPUT -p 253
+    -A INPUT
+    -A INPUT -p tcp -m tcp --sport 20 --dport 22:443
+    -A INPUT -p udp -m multiport --dports 53,123,161
+    COMMIT
+    ");
+    comes_back(text).unwrap();
+}
+
+#[test]
+fn every_protocol_comes_back() {
+    for number in 1..=255 {
+        let text = format!("*filter\n-A INPUT -p {number}\nCOMMIT\n");
+        comes_back(&text).unwrap();
+    }
 }
 
 #[test]

@@ -135,6 +135,36 @@ pub(crate) fn lookup(proto: u8, ends: Ends, mut each: impl FnMut(&[u8])) -> io::
     told.map(|_| ())
 }
 
+/// A connection of this box.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Connection {
+    /// 6 or 17.
+    pub proto: u8,
+    /// The box's end.
+    pub local: SocketAddrV4,
+    /// The other end.
+    pub peer: SocketAddrV4,
+}
+
+/// Every connection over IPv4 of this namespace that is not over; those of UDP are the sockets
+/// that are connected.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn connections() -> io::Result<HashSet<Connection>> {
+    let mut found = HashSet::new();
+    for _ in 0..2 {
+        for (family, proto) in KINDS {
+            dump(family, proto, SENDING, |socket| {
+                let ends = local(socket).zip(peer(socket));
+                let ends = ends.filter(|(_, peer)| peer.port() != 0);
+                found.extend(ends.map(|(local, peer)| Connection { proto, local, peer }));
+            })?;
+        }
+    }
+    Ok(found)
+}
+
 /// Calls `each` with the record of every socket in one of these states.
 pub(crate) fn dump(
     family: u8,

@@ -15,7 +15,7 @@ mod holders;
 mod listening;
 mod peer;
 
-pub use diag::{Alive, alive, in_use, probe};
+pub use diag::{Alive, Connection, alive, connections, in_use, probe};
 pub use facts::{Facts, FetchError, copy, facts};
 pub use holders::holders;
 pub use listening::{Listener, cookie_of, listening};

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use policy::{Arrival, ConnState, NoListener, Packet as Question};
-use tables::{Kind, Registration};
-use wire::{Endpoint, Protocol, TcpFlags, Tuple};
+use tables::{Kind, Registration, Side};
+use wire::{Endpoint, MacAddr, Protocol, TcpFlags, Tuple};
 
 use crate::batch::{Packet, Stage};
 use crate::drops::DropReason;
@@ -12,6 +12,7 @@ use crate::first::{Outcome, whole};
 use crate::mapping::Cause;
 use crate::refusing::Refusal;
 use crate::registered::has_ports;
+use crate::view::View;
 
 impl Stage<'_> {
     pub(crate) fn first_from_wire(
@@ -227,6 +228,22 @@ impl Stage<'_> {
         };
         self.ask_input(frame, question, &to)
     }
+}
+
+impl Packet {
+    /// Whether a packet for one host came to all, or many, of a link. A host must not take it
+    /// for its own (RFC 1122 3.3.6), far less answer it.
+    pub(crate) fn is_stray_copy(&self, view: &View) -> bool {
+        self.side != Side::Host
+            && is_for_many(self.headers.mac_dst)
+            && !view.is_group(self.headers.tuple.dst.addr)
+    }
+}
+
+/// Whether a frame is addressed to a group of stations.
+const fn is_for_many(mac: MacAddr) -> bool {
+    let MacAddr([first, ..]) = mac;
+    first & 1 != 0
 }
 
 /// An address that no single host has.

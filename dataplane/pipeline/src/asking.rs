@@ -1,5 +1,7 @@
 //! Asking the rules about a packet, and hearing what they have matched.
 
+use std::cell::Cell;
+
 use policy::{Arrival, ConnState, Hook, Packet as Question, RuleId, Sink};
 use tables::{Hit, Kind, OwnerId, Side};
 use wire::{Endpoint, TcpFlags, Transport, Tuple};
@@ -19,6 +21,7 @@ pub(crate) struct Hearing<'a> {
     generation: u32,
     hook: Option<Hook>,
     frame: &'a [u8],
+    asked_limit: &'a Cell<bool>,
 }
 
 impl Sink for Hearing<'_> {
@@ -28,6 +31,10 @@ impl Sink for Hearing<'_> {
 
     fn log(&mut self, rule: RuleId, packet: &Question) {
         self.record(LogKind::Rule(rule), packet);
+    }
+
+    fn asked_limit(&mut self) {
+        self.asked_limit.set(true);
     }
 }
 
@@ -60,6 +67,7 @@ impl Stage<'_> {
             generation: self.view.policy.generation(),
             hook,
             frame,
+            asked_limit: &self.asked_limit,
         }
     }
 

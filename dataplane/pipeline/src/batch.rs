@@ -1,5 +1,6 @@
 //! The stages of a batch: parse and key all, look all up, then carry each.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use arc_swap::Cache;
@@ -130,6 +131,8 @@ struct Scope {
     guards: bool,
     /// Whether its answers depend on who sends.
     tells_owners: bool,
+    /// The same of the sender's address on the link.
+    tells_macs: bool,
 }
 
 impl Scope {
@@ -139,6 +142,7 @@ impl Scope {
             judges: policy.judges(),
             guards: policy.guards(),
             tells_owners: !policy.owners().is_empty(),
+            tells_macs: policy.tells_macs(),
         }
     }
 }
@@ -175,8 +179,12 @@ pub(crate) struct Stage<'a> {
     pub(crate) judges: bool,
     /// Whether the rules want to know all that the box itself does.
     pub(crate) guards: bool,
-    /// The word of a flow's direction that the rules need not be asked about.
+    /// Whether the rules' answers depend on who sends on the link.
+    pub(crate) tells_macs: bool,
+    /// The word of a flow's direction that the rules need not be asked about, but for who sends.
     pub(crate) settled: u64,
+    /// Whether the rules have asked a limit since this was cleared.
+    pub(crate) asked_limit: Cell<bool>,
     examples: &'a Examples,
     example_clock: &'a mut ExampleClock,
     /// Whether this batch has made or removed a flow: what was looked up before may be wrong then.
@@ -273,7 +281,9 @@ impl Pipeline {
             allowance: &mut self.allowance,
             judges: scope.judges,
             guards: scope.guards,
+            tells_macs: scope.tells_macs,
             settled: settled(scope.generation),
+            asked_limit: Cell::new(false),
             examples: &self.examples,
             example_clock: &mut self.example_clock,
             flows_changed: false,

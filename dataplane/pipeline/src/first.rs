@@ -26,13 +26,14 @@ impl Stage<'_> {
         packet: &Packet,
     ) -> Verdict {
         let frame = frames.bytes(at);
+        self.asked_limit.set(false);
         let outcome = match packet.side {
             Side::Wire | Side::OneWay => self.first_from_wire(frame, packet),
             Side::Host => self.first_from_stack(frame, packet),
         };
         match outcome {
             Ok(Outcome::Flow(hit)) => {
-                self.note_first(&hit);
+                self.note_first(packet, &hit);
                 if is_cut(packet) && hit.translated() != packet.headers.tuple {
                     return Verdict::Drop(DropReason::Fragment);
                 }

@@ -27,6 +27,9 @@ impl Stage<'_> {
         packet: &Packet,
         hit: Option<Hit>,
     ) -> Result<Option<Hit>, DropReason> {
+        if packet.is_stray_copy(self.view) {
+            return Err(DropReason::BadDestination);
+        }
         let hit = hit.filter(|hit| is_that_way(packet, hit));
         let Some(hit) = hit.and_then(|hit| self.unless_orphan(hit)) else {
             return self.one_way(packet);

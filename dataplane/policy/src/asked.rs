@@ -177,9 +177,10 @@ impl Tests {
 }
 
 impl Policy {
-    /// Whether the packet passes every test of a rule. Limits are drawn on where all before them holds.
+    /// Whether the packet passes every test of a rule. Limits are drawn on where all before them
+    /// holds, and `asks_limit` is set then, whatever comes of it.
     #[inline]
-    pub(crate) fn matches(&self, id: u32, packet: &Packet) -> bool {
+    pub(crate) fn matches(&self, id: u32, packet: &Packet, asks_limit: &mut bool) -> bool {
         let Some(tests) = self.tests.get(id as usize) else {
             return false;
         };
@@ -193,7 +194,7 @@ impl Policy {
             && !(tests.is(ASKS_PORTS) && packet.is_tail)
             && (tests.in_ports == 0 || self.is_in(tests.in_ports, packet.in_port))
             && (tests.out_ports == 0 || self.is_in(tests.out_ports, packet.out_port))
-            && (!tests.is(ASKS_MORE) || self.holds_all(id, packet))
+            && (!tests.is(ASKS_MORE) || self.holds_all(id, packet, asks_limit))
     }
 
     fn is_in(&self, set: u16, port: Option<PortId>) -> bool {
@@ -202,12 +203,16 @@ impl Policy {
             .is_some_and(|set| set.has(port))
     }
 
-    fn holds_all(&self, id: u32, packet: &Packet) -> bool {
+    fn holds_all(&self, id: u32, packet: &Packet, asks_limit: &mut bool) -> bool {
         let asked = self.asked.get(id as usize);
-        asked.is_some_and(|all| all.iter().all(|asked| self.holds(asked, packet)))
+        asked.is_some_and(|all| {
+            all.iter()
+                .all(|asked| self.holds(asked, packet, asks_limit))
+        })
     }
 
-    fn holds(&self, asked: &Asked, packet: &Packet) -> bool {
+    fn holds(&self, asked: &Asked, packet: &Packet, asks_limit: &mut bool) -> bool {
+        *asks_limit |= !matches!(asked.test, Question::Plain(_));
         let answer = match &asked.test {
             Question::Plain(quality) => self.has(quality, packet),
             // Its limits held when the flow was first asked about.

@@ -53,7 +53,9 @@ impl Table {
     fn draw(&self, key: &Key, pace: Pace, now_ns: u64) -> bool {
         // The hash is seeded at random and nobody sees it, so nobody can make keys that share a tag.
         let tag = self.hasher.hash_one(key).max(1);
-        let at = tag as usize & (self.groups.len() - 1);
+        // The low bits alone put neighbouring addresses into few groups.
+        let spread = tag.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let at = spread as usize & (self.groups.len() - 1);
         let Some(group) = self.groups.get(at) else {
             return false;
         };

@@ -9,8 +9,8 @@ use crate::hash_limit::Table;
 use crate::key::Whole;
 use crate::walk::Place;
 use crate::{
-    Action, ChainId, Entry, Hook, IpSet, LocalPort, OwnerTest, Packet, PortSet, Program,
-    ProgramError, Rule, RuleId, Verdict, Zones,
+    Action, ChainId, Condition, Entry, Hook, IpSet, LocalPort, OwnerTest, Packet, PortSet, Program,
+    ProgramError, Quality, Rule, RuleId, Verdict, Zones,
 };
 
 /// Compiled rules. Made by [`Policy::new`], which checks all that asking them relies on.
@@ -37,6 +37,7 @@ pub struct Policy {
     pub(crate) tables: Box<[Table]>,
     pub(crate) owners: Box<[OwnerTest]>,
     pub(crate) zones: Arc<Zones>,
+    tells_macs: bool,
 }
 
 /// Where a chain lies in the list of all rules, and how its rules are found if there are many.
@@ -85,6 +86,7 @@ impl Policy {
             tests: tests?,
             port_sets: port_sets.finish(),
             actions: rules.iter().map(|rule| rule.action).collect(),
+            tells_macs: rules.iter().flat_map(|rule| &rule.more).any(is_of_mac),
             rules,
             asked,
             chains: chains.into(),
@@ -120,6 +122,7 @@ impl Policy {
             tables: Box::default(),
             owners: Box::default(),
             zones: Arc::default(),
+            tells_macs: false,
         }
     }
 
@@ -168,6 +171,12 @@ impl Policy {
         &self.owners
     }
 
+    /// Whether a rule asks who sends a packet on the link.
+    #[must_use]
+    pub const fn tells_macs(&self) -> bool {
+        self.tells_macs
+    }
+
     /// The zones.
     #[must_use]
     pub const fn zones(&self) -> &Arc<Zones> {
@@ -197,9 +206,15 @@ impl Policy {
         (start..end).map(RuleId).zip(rules)
     }
 
-    /// The first rule from a place on that a packet matches.
+    /// The first rule from a place on that a packet matches. `asks_limit` is set if a limit was
+    /// asked on the way.
     #[inline]
-    pub(crate) fn next_match(&self, place: Place, packet: &Packet) -> Option<RuleId> {
+    pub(crate) fn next_match(
+        &self,
+        place: Place,
+        packet: &Packet,
+        asks_limit: &mut bool,
+    ) -> Option<RuleId> {
         let chain = self.chain(place.chain)?;
         let from = place.next.max(chain.start);
         if from >= chain.end {
@@ -207,14 +222,14 @@ impl Policy {
         }
         let Some(classifier) = &chain.classifier else {
             return (from..chain.end)
-                .find(|id| self.matches(*id, packet))
+                .find(|id| self.matches(*id, packet, asks_limit))
                 .map(RuleId);
         };
         let start = chain.start;
         let whole = Whole::of(packet);
         classifier
             .next(from - start, &whole, packet.is_tail, |n| {
-                self.matches(start + n, packet)
+                self.matches(start + n, packet, asks_limit)
             })
             .map(|n| RuleId(start + n))
     }
@@ -237,6 +252,10 @@ impl Policy {
             None => (0..chain.end - chain.start).fold(0, |sum: u64, n| sum.saturating_add(step(n))),
         }
     }
+}
+
+const fn is_of_mac(condition: &Condition) -> bool {
+    matches!(condition.test, Quality::Mac(_))
 }
 
 fn entered(

@@ -16,6 +16,8 @@ pub trait Sink {
     fn matched(&mut self, rule: RuleId, packet: &Packet);
     /// A rule wants the packet logged.
     fn log(&mut self, rule: RuleId, packet: &Packet);
+    /// A limit was asked: what the rules say holds for this one packet.
+    fn asked_limit(&mut self) {}
 }
 
 /// Nobody.
@@ -160,7 +162,12 @@ impl Policy {
         let mut callers = None;
         let mut here = Place::start(entry.chain);
         loop {
-            let Some(id) = self.next_match(here, packet) else {
+            let mut asks_limit = false;
+            let next = self.next_match(here, packet, &mut asks_limit);
+            if asks_limit {
+                sink.asked_limit();
+            }
+            let Some(id) = next else {
                 match callers.as_mut().and_then(Callers::take) {
                     Some(caller) => here = caller,
                     None => {

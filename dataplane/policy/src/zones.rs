@@ -46,6 +46,8 @@ enum Services {
 struct Zone {
     name: String,
     parent: Option<ZoneId>,
+    /// Whether the inbound list is its own, and no parent's.
+    has_own_inbound: bool,
     inbound: Services,
     outbound: Services,
 }
@@ -97,6 +99,7 @@ impl Zones {
                     .parent
                     .and_then(|at| u16::try_from(at).ok())
                     .map(ZoneId),
+                has_own_inbound: zone.inbound.is_some(),
                 inbound: services_of(lists(|z| &z.inbound), &named, zone)?,
                 outbound: services_of(lists(|z| &z.outbound), &named, zone)?,
             });
@@ -190,6 +193,22 @@ impl Zones {
             at = self.zone(zone).and_then(|zone| zone.parent);
         }
         false
+    }
+
+    /// Whether a zone or one below it has networks. Without, it is no packet's destination:
+    /// ports tell only where packets come from.
+    #[must_use]
+    pub fn has_networks(&self, zone: ZoneId) -> bool {
+        let mut claims = self.networks.iter().flat_map(|(_, zones)| zones.values());
+        claims.any(|of| self.is_within(*of, zone))
+    }
+
+    /// Zones with an inbound list of their own that nothing can come to, for want of networks.
+    pub fn unreachable_as_destination(&self) -> impl Iterator<Item = &str> {
+        let zones = (0..).map(ZoneId).zip(&self.zones);
+        zones
+            .filter(|(id, zone)| zone.has_own_inbound && !self.has_networks(*id))
+            .map(|(_, zone)| zone.name.as_str())
     }
 
     /// The service whose proxy listens there.

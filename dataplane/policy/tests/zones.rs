@@ -119,6 +119,35 @@ fn a_port_gives_the_zone_of_what_no_network_claims() {
 }
 
 #[test]
+fn a_zone_of_interfaces_alone_is_no_destination() {
+    let outer = ZoneSpec {
+        inbound: list(&["*"]),
+        ..zone("outer")
+    };
+    let inner = ZoneSpec {
+        networks: vec![net(10, 1, 16)],
+        parent: Some(0),
+        ..zone("inner")
+    };
+    let wire = ZoneSpec {
+        ports: vec![PortId(1)],
+        inbound: list(&[]),
+        ..zone("wire")
+    };
+    let cable = ZoneSpec {
+        ports: vec![PortId(2)],
+        parent: Some(2),
+        ..zone("cable")
+    };
+    let zones = Zones::new(vec![outer, inner, wire, cable], Vec::new()).unwrap();
+    let have: Vec<bool> = (0..4).map(|n| zones.has_networks(ZoneId(n))).collect();
+    assert_eq!(have, [true, true, false, false]);
+    let unreachable: Vec<&str> = zones.unreachable_as_destination().collect();
+    assert_eq!(unreachable, ["wire"]);
+    assert_eq!(example().unreachable_as_destination().count(), 0);
+}
+
+#[test]
 fn without_zones_everything_is_allowed() {
     let zones = Zones::none();
     let any = Ipv4Addr::new(1, 2, 3, 4);

@@ -29,7 +29,8 @@ pub enum InsertError<const K: usize = 2> {
     ReplyTaken,
     /// Its owner has been withdrawn, or never was.
     OwnerGone,
-    /// No room. Live flows are never evicted.
+    /// No room, or only what is kept for flows that the box begins. Live flows are never
+    /// evicted.
     Full,
 }
 
@@ -97,7 +98,8 @@ impl<const K: usize> FlowSnapshot<K> {
     /// When the flow goes if nothing more is seen of it.
     #[must_use]
     pub fn expires_ns(&self, timeouts: &Timeouts) -> u64 {
-        self.last_seen_ns().saturating_add(timeouts.of(self.state))
+        let timeout_ns = timeouts.of(self.flow.orig.proto(), self.state);
+        self.last_seen_ns().saturating_add(timeout_ns)
     }
 }
 

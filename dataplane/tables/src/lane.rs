@@ -3,7 +3,7 @@
 //! a packet behind harms nobody, and a direction that changes its worker loses at
 //! most what the two carried at the same moment.
 
-use wire::{TcpFlags, TcpHeader};
+use wire::{Protocol, TcpFlags, TcpHeader};
 
 use crate::key::Side;
 use crate::sync::{AtomicU64, Ordering::Relaxed};
@@ -14,6 +14,8 @@ const FIN: u64 = 1 << 2;
 const RST: u64 = 1 << 3;
 /// This direction has acknowledged the other's FIN.
 const ACKED_FIN: u64 = 1 << 4;
+/// Not TCP's alone: this direction had packets before its flow was made.
+const CARRIED: u64 = 1 << 5;
 
 /// Counters and TCP marks of one direction, a cache line of its own.
 #[repr(align(64))]
@@ -91,7 +93,13 @@ impl Lane {
     }
 
     pub(crate) fn has_carried(&self) -> bool {
-        self.packets.load(Relaxed) != 0
+        self.packets.load(Relaxed) != 0 || self.tcp.load(Relaxed) & CARRIED != 0
+    }
+
+    /// Notes that packets went this way before there was a flow to count them. Only while
+    /// nobody else has the lane.
+    pub(crate) fn set_carried(&self) {
+        self.tcp.store(CARRIED, Relaxed);
     }
 
     /// Adds one packet. Not a read-modify-write: there is one writer.
@@ -190,6 +198,10 @@ impl LaneCounters {
         self.tcp & mark != 0
     }
 
+    const fn has_carried(&self) -> bool {
+        self.packets != 0 || self.has(CARRIED)
+    }
+
     /// The initial sequence number, if a SYN of this direction was seen.
     pub(crate) const fn isn(&self) -> Option<u32> {
         if self.has(SYN) {
@@ -262,7 +274,10 @@ impl FlowState {
             Self::Closing
         } else if either(FIN) {
             Self::HalfClosed
-        } else if !orig.has(SYN) && reply.packets == 0 {
+        } else if orig.has(CARRIED) {
+            // It was open when its flow was made: a SYN of whoever sends it changes nothing.
+            Self::Established
+        } else if !orig.has(SYN) && !reply.has_carried() {
             Self::PickedUp
         } else if !orig.has(SYN) || (reply.has(SYN) && orig.has(ACK)) {
             Self::Established
@@ -274,10 +289,10 @@ impl FlowState {
     }
 
     pub(crate) fn of_other(reply: &LaneCounters) -> Self {
-        if reply.packets == 0 {
-            Self::Unreplied
-        } else {
+        if reply.has_carried() {
             Self::Replied
+        } else {
+            Self::Unreplied
         }
     }
 }
@@ -297,8 +312,18 @@ pub struct Timeouts {
     /// given to another connection while the proxy's kernel still remembers the old one.
     pub tcp_closed_ns: u64,
     /// UDP and all else (RFC 4787 REQ-5: at least 2 min, 5 min or more by default).
+    /// ICMP queries have a minute of it at most (RFC 5508 REQ-2).
     pub other_ns: u64,
+    /// The same while there is no answer. Shorter, since anybody can make such flows.
+    pub other_unreplied_ns: u64,
 }
+
+/// An ICMP query that has been answered needs no more (RFC 5508 REQ-2).
+const ICMP_NS: u64 = 60 * SECOND;
+/// One that has not been answered.
+const ICMP_UNREPLIED_NS: u64 = 30 * SECOND;
+/// What has not got on, while the table is nearly full.
+const PRESSED_NS: u64 = 5 * SECOND;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -310,22 +335,25 @@ impl Default for Timeouts {
             tcp_transitory_ns: 240 * SECOND,
             tcp_closed_ns: 70 * SECOND,
             other_ns: 300 * SECOND,
+            other_unreplied_ns: 30 * SECOND,
         }
     }
 }
 
 impl Timeouts {
-    /// The timeouts of a table that is nearly full: handshakes that do not get on make room.
-    /// They are not live flows yet.
+    /// The timeouts of a table that is nearly full: handshakes that do not get on, and what
+    /// nobody has answered, make room. They are not live flows yet.
     #[must_use]
     pub fn under_pressure(mut self) -> Self {
-        self.tcp_handshake_ns = self.tcp_handshake_ns.min(5 * SECOND);
+        self.tcp_handshake_ns = self.tcp_handshake_ns.min(PRESSED_NS);
+        self.other_unreplied_ns = self.other_unreplied_ns.min(PRESSED_NS);
         self
     }
 
-    /// The timeout of a state.
+    /// The timeout of a flow of this protocol in this state.
     #[must_use]
-    pub const fn of(&self, state: FlowState) -> u64 {
+    pub fn of(&self, proto: Protocol, state: FlowState) -> u64 {
+        let is_icmp = proto == Protocol::ICMP;
         match state {
             FlowState::Established | FlowState::HalfClosed => self.tcp_established_ns,
             FlowState::SynSent | FlowState::SynReceived | FlowState::PickedUp => {
@@ -333,7 +361,10 @@ impl Timeouts {
             }
             FlowState::Closing => self.tcp_transitory_ns,
             FlowState::Closed => self.tcp_closed_ns,
-            FlowState::Unreplied | FlowState::Replied => self.other_ns,
+            FlowState::Unreplied if is_icmp => self.other_unreplied_ns.min(ICMP_UNREPLIED_NS),
+            FlowState::Unreplied => self.other_unreplied_ns,
+            FlowState::Replied if is_icmp => self.other_ns.min(ICMP_NS),
+            FlowState::Replied => self.other_ns,
         }
     }
 }

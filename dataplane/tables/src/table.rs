@@ -8,7 +8,7 @@ use crate::answers::{Counts, FlowSnapshot, Hit, InsertError, NewFlow};
 use crate::entry::Entry;
 use crate::flow::{Flow, FlowId};
 use crate::index::{Index, Place};
-use crate::key::{Direction, FlowKey, Hasher};
+use crate::key::{Direction, FlowKey, Hasher, Side};
 use crate::lane::{FlowState, Lane, Timeouts};
 use crate::owners::{Change, OwnerId, Owners};
 use crate::sync::{Mutex, MutexGuard};
@@ -16,6 +16,9 @@ use crate::sync::{Mutex, MutexGuard};
 /// How long an entry rests before another flow gets it: far longer than a batch takes, so
 /// that a worker which found the old flow has finished counting on it.
 const REST_NS: u64 = 100_000_000;
+/// This part of the places is for flows that the box begins, so that no flood from the wire
+/// keeps it from its own connections.
+const RESERVE: usize = 16;
 
 /// A place for a flow: a line of keys, and a line for what each direction has seen.
 struct Cell<const K: usize> {
@@ -116,11 +119,30 @@ impl<const K: usize> FlowTable<K> {
             })
     }
 
-    /// Makes a flow: both directions or none.
+    /// Makes a flow: both directions or none. The last sixteenth of the places is for flows
+    /// that begin at the box.
     ///
     /// # Errors
     /// [`InsertError`] says what stands in the way; the table is as before.
     pub fn insert(&self, new: &NewFlow<K>, now_ns: u64) -> Result<Hit<K>, InsertError<K>> {
+        self.make(new, now_ns, false)
+    }
+
+    /// Makes the flow of a connection that has long been going on: like [`Self::insert`], but
+    /// it counts as open and as answered, though none of its packets was counted.
+    ///
+    /// # Errors
+    /// As those of [`Self::insert`].
+    pub fn adopt(&self, new: &NewFlow<K>, now_ns: u64) -> Result<Hit<K>, InsertError<K>> {
+        self.make(new, now_ns, true)
+    }
+
+    fn make(
+        &self,
+        new: &NewFlow<K>,
+        now_ns: u64,
+        is_adopted: bool,
+    ) -> Result<Hit<K>, InsertError<K>> {
         let mut ledger = self.lock();
         if let Some(hit) = self.lookup(&new.orig) {
             return Err(InsertError::Exists(hit));
@@ -131,8 +153,13 @@ impl<const K: usize> FlowTable<K> {
         if !self.owners.may_own(new.owner) {
             return Err(InsertError::OwnerGone);
         }
+        let capacity = self.cells.len();
+        let reserve = match new.orig.side() {
+            Side::Host => 0,
+            Side::Wire | Side::OneWay => capacity / RESERVE,
+        };
         let idx = ledger
-            .take(self.cells.len(), now_ns)
+            .take(capacity, reserve, now_ns)
             .ok_or(InsertError::Full)?;
         let flow = Flow {
             orig: new.orig,
@@ -145,6 +172,10 @@ impl<const K: usize> FlowTable<K> {
         let cell = &self.cells[idx as usize];
         cell.orig_lane.clear();
         cell.reply_lane.clear();
+        if is_adopted {
+            cell.orig_lane.set_carried();
+            cell.reply_lane.set_carried();
+        }
         let version = cell.entry.write(Some(&flow.record()));
         let [orig, reply] = self.places(idx, &flow);
         if !self.index.put(orig.0, orig.1) {
@@ -215,7 +246,8 @@ impl<const K: usize> FlowTable<K> {
         self.lanes(hit).0.set_judged(word);
     }
 
-    /// Whether a packet of the direction opposite to that of the hit has been carried.
+    /// Whether a packet of the direction opposite to that of the hit has been carried. Adopted
+    /// flows have had packets both ways.
     #[must_use]
     pub fn is_answered(&self, hit: &Hit<K>) -> bool {
         self.lanes(hit).1.has_carried()
@@ -352,7 +384,7 @@ impl<const K: usize> FlowTable<K> {
 
     /// Looks at the next `budget` entries from `cursor` on and removes those whose time is
     /// over and orphans, telling `gone` of each. Returns how many went. `cursor` wraps by itself. From nine
-    /// tenths full on, handshakes have less time.
+    /// tenths full on, handshakes and what is not answered have less time.
     pub fn expire(
         &self,
         cursor: &mut u32,
@@ -411,8 +443,15 @@ impl<const K: usize> FlowTable<K> {
 }
 
 impl Ledger {
-    fn take(&mut self, capacity: usize, now_ns: u64) -> Option<u32> {
+    /// Takes a place, if more than `reserve` could be taken.
+    fn take(&mut self, capacity: usize, reserve: usize, now_ns: u64) -> Option<u32> {
         let rested = |&(_, since): &(u32, u64)| now_ns.saturating_sub(since) >= REST_NS;
+        // Those that have rested are the first ones.
+        if let Some(wanted) = reserve.checked_sub(capacity - self.unused as usize)
+            && !self.resting.get(wanted).is_some_and(rested)
+        {
+            return None;
+        }
         let idx = if self.resting.front().is_some_and(rested) {
             self.resting.pop_front()?.0
         } else if (self.unused as usize) < capacity {

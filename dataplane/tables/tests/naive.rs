@@ -2,6 +2,7 @@
 
 #![cfg(not(loom))]
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::{HashMap, HashSet};
@@ -35,6 +36,15 @@ fn new_flow(orig: u16, server: u8, reply: u16) -> NewFlow {
     }
 }
 
+/// The same connection, begun from the other end: by the box.
+fn from_box(new: NewFlow) -> NewFlow {
+    NewFlow {
+        orig: new.reply,
+        reply: new.orig,
+        ..new
+    }
+}
+
 /// The highest owner of the table under test; the next one is a stranger.
 const OWNERS: u32 = 3;
 
@@ -45,6 +55,8 @@ enum Op {
         server: u8,
         reply: u16,
         owner: OwnerId,
+        by_box: bool,
+        is_adopted: bool,
     },
     Withdraw {
         owner: OwnerId,
@@ -74,13 +86,15 @@ fn owner() -> impl Strategy<Value = OwnerId> {
 fn op() -> impl Strategy<Value = Op> {
     // Few names, so that clashes are common.
     prop_oneof![
-        4 => (0_u16..12, 0_u8..3, 0_u16..12, owner())
-            .prop_map(|(orig, server, reply, owner)| Op::Insert { orig, server, reply, owner }),
+        8 => (0_u16..12, 0_u8..3, 0_u16..40, owner(), any::<[bool; 2]>())
+            .prop_map(|(orig, server, reply, owner, [by_box, is_adopted])| {
+                Op::Insert { orig, server, reply, owner, by_box, is_adopted }
+            }),
         1 => owner().prop_map(|owner| Op::Withdraw { owner }),
         1 => owner().prop_map(|owner| Op::Reinstate { owner }),
         3 => any::<usize>().prop_map(|nth| Op::Remove { nth }),
         3 => (0_u16..12, 0_u8..3).prop_map(|(orig, server)| Op::Lookup { orig, server }),
-        2 => (0_u16..12).prop_map(|reply| Op::LookupReply { reply }),
+        2 => (0_u16..40).prop_map(|reply| Op::LookupReply { reply }),
         1 => (0_u64..200_000_000).prop_map(|ns| Op::Wait { ns }),
     ]
 }
@@ -90,21 +104,35 @@ proptest! {
 
     #[test]
     fn behaves_like_two_plain_maps(
-        ops in proptest::collection::vec(op(), 1..120), capacity in 1_usize..12, seed: u64,
+        ops in proptest::collection::vec(op(), 1..160), capacity in 1_usize..40, seed: u64,
     ) {
         let table = FlowTable::<2>::new(capacity, OWNERS, seed);
         let mut live: Vec<(NewFlow, Hit)> = Vec::new();
         let mut by_key: HashMap<FlowKey, Direction> = HashMap::new();
         let mut withdrawn: HashSet<OwnerId> = HashSet::new();
+        // When places were given back, oldest first.
+        let mut resting: VecDeque<u64> = VecDeque::new();
         let mut now_ns = 1;
         for op in ops {
             match op {
-                Op::Insert { orig, server, reply, owner } => {
+                Op::Insert { orig, server, reply, owner, by_box, is_adopted } => {
                     let new = NewFlow { owner, ..new_flow(orig, server, reply) };
+                    let new = if by_box { from_box(new) } else { new };
+                    let reserve = if by_box { 0 } else { capacity / 16 };
+                    let rested = resting.iter().filter(|&&since| now_ns - since >= 100_000_000);
+                    let has_room = capacity - live.len() - resting.len() + rested.count() > reserve;
                     let may_own = owner.0 <= OWNERS && !withdrawn.contains(&owner);
-                    match table.insert(&new, now_ns) {
+                    let made = if is_adopted { table.adopt(&new, now_ns) } else { table.insert(&new, now_ns) };
+                    match made {
                         Ok(hit) => {
-                            prop_assert!(may_own);
+                            prop_assert!(may_own && has_room);
+                            resting.pop_front_if(|since| now_ns - *since >= 100_000_000);
+                            let seen = table.snapshot(hit.id).unwrap();
+                            let state = if is_adopted { FlowState::Established } else { FlowState::PickedUp };
+                            prop_assert_eq!(seen.state, state);
+                            prop_assert_eq!((seen.orig.packets, seen.reply.packets), (0, 0));
+                            prop_assert_eq!(table.is_answered(&hit), is_adopted);
+                            prop_assert_eq!(table.has_carried(&hit), is_adopted);
                             prop_assert_eq!(hit.flow.owner, owner);
                             prop_assert!(!by_key.contains_key(&new.orig));
                             prop_assert!(!by_key.contains_key(&new.reply));
@@ -114,7 +142,7 @@ proptest! {
                             live.push((new, hit));
                         }
                         Err(InsertError::Exists(hit)) => {
-                            prop_assert!(live.iter().any(|(n, h)| n.orig == new.orig && h.id == hit.id));
+                            prop_assert!(live.iter().any(|(n, h)| [n.orig, n.reply].contains(&new.orig) && h.id == hit.id));
                         }
                         Err(InsertError::ReplyTaken) => {
                             prop_assert!(!by_key.contains_key(&new.orig));
@@ -122,9 +150,7 @@ proptest! {
                         }
                         Err(InsertError::OwnerGone) => prop_assert!(!may_own),
                         Err(InsertError::Full) => {
-                            let counts = table.counts();
-                            prop_assert_eq!(counts.free, 0);
-                            prop_assert!(live.len() + counts.resting == capacity);
+                            prop_assert!(!has_room);
                         }
                     }
                 }
@@ -133,6 +159,7 @@ proptest! {
                     let gone = table.remove(hit.id, now_ns);
                     prop_assert_eq!(gone.map(|s| s.flow), Some(hit.flow));
                     prop_assert!(table.remove(hit.id, now_ns).is_none(), "removed twice");
+                    resting.push_back(now_ns);
                     by_key.remove(&new.orig);
                     by_key.remove(&new.reply);
                 }
@@ -151,7 +178,7 @@ proptest! {
                 }
                 Op::Lookup { orig, server } => {
                     let key = FlowKey::new(Side::Wire, &tuple(orig, server));
-                    let want = live.iter().find(|(n, _)| n.orig == key).map(|(_, h)| h.id);
+                    let want = live.iter().find(|(n, _)| [n.orig, n.reply].contains(&key)).map(|(_, h)| h.id);
                     prop_assert_eq!(table.lookup(&key).map(|h| h.id), want);
                     // The same tuple from the other side is nobody's.
                     let forged = FlowKey::new(Side::Host, &tuple(orig, server));
@@ -161,8 +188,9 @@ proptest! {
                     let key = new_flow(0, 0, reply).reply;
                     let mut hits = [None];
                     table.lookup_batch(&[Some(key)], &mut hits);
-                    let want = live.iter().find(|(n, _)| n.reply == key).map(|(_, h)| h.id);
-                    prop_assert_eq!(hits[0].map(|h| (h.id, h.direction)), want.map(|id| (id, Direction::Reply)));
+                    let want = live.iter().find(|(n, _)| [n.orig, n.reply].contains(&key)).map(|(_, h)| h.id);
+                    prop_assert_eq!(hits[0].map(|h| h.id), want);
+                    prop_assert_eq!(hits[0].map(|h| h.direction), by_key.get(&key).copied());
                 }
                 Op::Wait { ns } => now_ns += ns,
             }
@@ -174,6 +202,7 @@ proptest! {
             }
             let counts = table.counts();
             prop_assert_eq!(counts.live, live.len());
+            prop_assert_eq!(counts.resting, resting.len());
             prop_assert_eq!(counts.live + counts.resting + counts.free, counts.capacity);
             prop_assert_eq!(table.iter().count(), live.len());
         }
@@ -183,13 +212,16 @@ proptest! {
 #[test]
 fn a_full_table_keeps_every_live_flow_and_refuses_new_ones() {
     let table = FlowTable::<2>::new(5000, 8, 3);
-    for n in 0..5000 {
+    let late = new_flow(6000, 1, 6000);
+    // What comes from the wire may not have the last sixteenth.
+    for n in 0..4688 {
         table.insert(&new_flow(n, 1, n), 1).unwrap();
     }
-    assert_eq!(
-        table.insert(&new_flow(6000, 1, 6000), 1),
-        Err(InsertError::Full)
-    );
+    assert_eq!(table.insert(&late, 1), Err(InsertError::Full));
+    for n in 4688..5000 {
+        table.insert(&from_box(new_flow(n, 1, n)), 1).unwrap();
+    }
+    assert_eq!(table.insert(&from_box(late), 1), Err(InsertError::Full));
     for n in 0..5000 {
         assert!(table.lookup(&new_flow(n, 1, n).orig).is_some());
         assert!(table.lookup(&new_flow(n, 1, n).reply).is_some());
@@ -223,7 +255,6 @@ fn segment(flags: u8, seq: u32) -> TcpHeader {
 
 #[test]
 fn flows_expire_by_their_state_both_directions_at_once() {
-    const SECOND: u64 = 1_000_000_000;
     let table = FlowTable::<2>::new(64, 8, 3);
     let timeouts = Timeouts::default();
     let hits: Vec<Hit> = (0..3)
@@ -317,7 +348,6 @@ fn a_syn_reopens_what_is_over_and_nothing_else() {
 
 #[test]
 fn a_nearly_full_table_hurries_handshakes_and_nothing_else() {
-    const SECOND: u64 = 1_000_000_000;
     let table = FlowTable::<2>::new(10, 8, 3);
     let hits: Vec<Hit> = (0..9)
         .map(|n| table.insert(&new_flow(n, 1, n), SECOND).unwrap())
@@ -354,6 +384,187 @@ fn a_nearly_full_table_hurries_handshakes_and_nothing_else() {
         table.snapshot(hits[0].id).is_some(),
         "an open connection is live"
     );
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A table of flows without TCP, `(protocol, is_answered)`, made at second 1.
+fn others(kinds: &[(Protocol, bool)], capacity: usize) -> (FlowTable, Vec<Hit>) {
+    let table = FlowTable::<2>::new(capacity, 8, 3);
+    let make = |(n, &(proto, is_answered)): (u16, &(Protocol, bool))| {
+        let of = |key: FlowKey| {
+            FlowKey::new(
+                key.side(),
+                &Tuple {
+                    proto,
+                    ..key.tuple()
+                },
+            )
+        };
+        let new = new_flow(n, 1, n);
+        let new = NewFlow {
+            orig: of(new.orig),
+            reply: of(new.reply),
+            ..new
+        };
+        let hit = table.insert(&new, SECOND).unwrap();
+        table.record(&hit, SECOND, 40, None);
+        if is_answered {
+            let reply = Hit {
+                direction: Direction::Reply,
+                ..hit
+            };
+            table.record(&reply, SECOND, 40, None);
+        }
+        hit
+    };
+    let hits = std::iter::zip(0.., kinds).map(make).collect();
+    (table, hits)
+}
+
+#[test]
+fn what_nobody_answers_is_soon_forgotten() {
+    let kinds = [
+        (Protocol::UDP, false),
+        (Protocol::UDP, true),
+        (Protocol::ICMP, false),
+        (Protocol::ICMP, true),
+        (Protocol(47), false),
+    ];
+    let (table, hits) = others(&kinds, 64);
+    let (mut cursor, timeouts) = (0, Timeouts::default());
+    let mut gone_at = |seconds: u64| {
+        let mut gone = Vec::new();
+        table.expire(&mut cursor, 1000, seconds * SECOND, &timeouts, |s| {
+            gone.push(s.id)
+        });
+        gone
+    };
+    assert_eq!(gone_at(30), []);
+    assert_eq!(gone_at(31), [hits[0].id, hits[2].id, hits[4].id]);
+    assert_eq!(gone_at(60), []);
+    assert_eq!(gone_at(61), [hits[3].id]);
+    assert_eq!(gone_at(300), []);
+    assert_eq!(gone_at(301), [hits[1].id]);
+}
+
+#[test]
+fn a_nearly_full_table_hurries_what_nobody_answers() {
+    let mut kinds = [(Protocol::UDP, false); 9];
+    kinds[3] = (Protocol::UDP, true);
+    kinds[4] = (Protocol::ICMP, false);
+    kinds[5] = (Protocol::ICMP, true);
+    let (table, hits) = others(&kinds, 10);
+    let (mut cursor, timeouts) = (0, Timeouts::default());
+    let mut expire_at = |seconds| {
+        let now_ns = seconds * SECOND;
+        table.expire(&mut cursor, 100, now_ns, &timeouts, |_| {})
+    };
+    assert_eq!(expire_at(5), 0);
+    assert_eq!(expire_at(6), 7);
+    for answered in [3, 5] {
+        assert!(table.snapshot(hits[answered].id).is_some());
+    }
+}
+
+/// Plays segments, `true` for the box's, on an adopted flow that the box has begun, and names
+/// the state after each.
+fn adopted_states(segments: &[(bool, TcpHeader)]) -> Vec<FlowState> {
+    let table = FlowTable::<2>::new(8, 8, 3);
+    let hit = table.adopt(&from_box(new_flow(1, 1, 1)), SECOND).unwrap();
+    let state = |(is_boxs, header): &(bool, TcpHeader)| {
+        let direction = if *is_boxs {
+            Direction::Original
+        } else {
+            Direction::Reply
+        };
+        table.record(&Hit { direction, ..hit }, SECOND, 40, Some(header));
+        table.snapshot(hit.id).unwrap().state
+    };
+    segments.iter().map(state).collect()
+}
+
+#[test]
+fn an_adopted_connection_is_open_and_ends_as_others_do() {
+    use FlowState as T;
+    let at = |flags, seq, ack| TcpHeader {
+        ack,
+        ..segment(flags, seq)
+    };
+    let (fin, ack) = (TcpFlags::FIN | TcpFlags::ACK, TcpFlags::ACK);
+    let (syn, rst) = (TcpFlags::SYN, TcpFlags::RST);
+    let closing = [
+        (false, at(ack, 500, 100)),
+        (true, at(ack, 100, 500)),
+        (false, at(fin, 500, 100)),
+        (true, at(fin, 100, 501)),
+        (false, at(ack, 501, 101)),
+    ];
+    let want = [
+        T::Established,
+        T::Established,
+        T::HalfClosed,
+        T::Closing,
+        T::Closed,
+    ];
+    assert_eq!(adopted_states(&closing), want);
+    // Somebody's SYN, by either side, does not make a handshake of it.
+    for is_boxs in [false, true] {
+        assert_eq!(
+            adopted_states(&[(is_boxs, at(syn, 7, 0))]),
+            [T::Established]
+        );
+    }
+    // A reset has to know what the box has sent, as always.
+    let resets = [
+        ((false, at(rst, 500, 0)), T::Closed),
+        ((false, at(rst | ack, 9, 100)), T::Closed),
+        ((false, at(rst, 501, 0)), T::Established),
+        ((true, at(rst, 9, 0)), T::Closed),
+    ];
+    for (reset, want) in resets {
+        let story = [(true, at(ack, 100, 500)), reset];
+        assert_eq!(adopted_states(&story).last(), Some(&want), "{reset:?}");
+    }
+    assert_eq!(
+        adopted_states(&[(false, at(rst, 500, 0))]),
+        [T::Established]
+    );
+}
+
+#[test]
+fn an_adopted_flow_lives_as_long_as_an_answered_one() {
+    let of = |proto| {
+        let turned = |key: FlowKey| {
+            FlowKey::new(
+                key.side(),
+                &Tuple {
+                    proto,
+                    ..key.tuple()
+                },
+            )
+        };
+        let new = new_flow(1, 1, 1);
+        from_box(NewFlow {
+            orig: turned(new.orig),
+            reply: turned(new.reply),
+            ..new
+        })
+    };
+    let timeouts = Timeouts::default();
+    let ends = [
+        (Protocol::TCP, FlowState::Established, 7441),
+        (Protocol::UDP, FlowState::Replied, 301),
+        (Protocol::ICMP, FlowState::Replied, 61),
+    ];
+    for (proto, state, seconds) in ends {
+        let table = FlowTable::<2>::new(64, 8, 3);
+        let hit = table.adopt(&of(proto), SECOND).unwrap();
+        assert!(!table.is_reopened_by(&hit, 9));
+        let seen = table.snapshot(hit.id).unwrap();
+        assert_eq!(seen.state, state);
+        assert_eq!(seen.expires_ns(&timeouts), seconds * SECOND);
+    }
 }
 
 /// Two workers race to insert the same tuples while a third removes and a reader looks:

@@ -1,5 +1,6 @@
 //! Decisions as the programs read them: the twins of `bpf/decision.h`.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 
@@ -226,6 +227,24 @@ pub(super) fn program(nodes: &[CaptureNode]) -> Result<Vec<u8>, Error> {
     }
     bytes.resize(PROGRAM_BYTES, 0);
     Ok(bytes)
+}
+
+/// Where nodes redirect to, and the ports of these at any address. A proxy whose port is the one that is asked
+/// for may be anybody's.
+pub(super) fn targets(nodes: &[CaptureNode]) -> HashSet<SocketAddrV4> {
+    let redirects = nodes.iter().filter_map(|node| match node.step {
+        CaptureStep::Redirect {
+            addr,
+            port: Some(port),
+            ..
+        } => Some((addr, port)),
+        _ => None,
+    });
+    redirects
+        .flat_map(|(addr, port)| {
+            [addr, Ipv4Addr::UNSPECIFIED].map(|at| SocketAddrV4::new(at, port))
+        })
+        .collect()
 }
 
 /// How many came by each of the first `count` nodes.

@@ -9,6 +9,7 @@ mod child;
 #[path = "../netns/mod.rs"]
 mod netns;
 mod place;
+mod starting;
 mod ways;
 
 use place::PATIENCE;

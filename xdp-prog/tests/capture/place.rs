@@ -39,6 +39,12 @@ impl Peer {
         Self { child, pid }
     }
 
+    /// By SIGKILL.
+    pub fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     pub fn at(&self, at: SocketAddrV4) -> CaptureListener {
         CaptureListener {
             at,

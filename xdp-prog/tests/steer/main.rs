@@ -2,6 +2,7 @@
 //! diverted.
 
 mod around;
+mod errors;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod guard;

@@ -171,7 +171,7 @@ pub(crate) struct Explain {
     /// Where it goes.
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = end)]
     dst: String,
-    /// The protocol: tcp, udp, icmp or a number.
+    /// The protocol: a name, like tcp or gre, or a number.
     #[arg(long, value_parser = proto)]
     proto: String,
     /// The state.
@@ -272,7 +272,12 @@ fn end(text: &str) -> Result<String, String> {
 
 fn proto(text: &str) -> Result<String, String> {
     let known = proto_number(text).map(protocol::proto_name);
-    known.ok_or_else(|| "one of tcp, udp, icmp, or a number up to 255".into())
+    let is_name = text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    // Which names there are the daemon knows.
+    known
+        .or_else(|| is_name.then(|| text.to_lowercase()))
+        .ok_or_else(|| "a name, like tcp or gre, or a number up to 255".into())
 }
 
 fn mark(text: &str) -> Result<u32, String> {

@@ -90,8 +90,15 @@ impl Folder {
 
 /// The file of sets beside a ruleset, if it is there.
 pub(super) fn sets_beside(ruleset: &Path) -> Option<PathBuf> {
-    let sets = ruleset.with_file_name("ipset.conf");
-    sets.exists().then_some(sets)
+    // A ruleset that is not committed yet may have sets that are not, either.
+    let new = ruleset.extension().is_some_and(|last| last == "new");
+    let names: &[&str] = if new {
+        &["ipset.conf.new", "ipset.conf"]
+    } else {
+        &["ipset.conf"]
+    };
+    let mut there = names.iter().map(|name| ruleset.with_file_name(name));
+    there.find(|sets| sets.exists())
 }
 
 /// A path in the words of the control socket.

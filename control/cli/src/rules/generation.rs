@@ -16,6 +16,18 @@ use crate::document;
 use crate::run::Failed;
 use crate::show::difference::Difference;
 
+/// Words that mean something in rules and could be a macro's name.
+#[rustfmt::skip]
+const WORDS: &[&str] = &[
+    "ACCEPT", "DROP", "RETURN", "REJECT", "LOG", "TPROXY", "MARK", "CT", "NOTRACK", "SNAT", "DNAT",
+    "MASQUERADE", "REDIRECT", "NETMAP", "INPUT", "OUTPUT", "FORWARD", "PREROUTING", "POSTROUTING",
+    "COMMIT", "NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", "FIN", "SYN", "RST", "PSH",
+    "ACK", "URG", "ALL", "NONE", "all", "any", "tcp", "udp", "icmp", "gre", "esp", "ah", "sctp",
+    "udplite", "multiport", "iprange", "conntrack", "state", "mark", "mac", "comment", "limit",
+    "hashlimit", "tproxy", "zone", "set", "owner", "src", "dst", "srcip", "srcport", "dstip",
+    "dstport", "sec", "second", "min", "minute", "hour", "day", "reject", "drop", "accept",
+];
+
 /// Makes, writes and compares.
 pub(super) fn run(arguments: &Gen, json: bool, out: &mut impl Write) -> Result<(), Failed> {
     let folder = Folder::open(&arguments.dir.dir)?;
@@ -28,6 +40,8 @@ pub(super) fn run(arguments: &Gen, json: bool, out: &mut impl Write) -> Result<(
     let rule_count = chains.map(|chain| chain.rules.len()).sum::<usize>();
     let table_count = ruleset.tables.len();
     let difference = before.as_deref().map(|before| {
+        let progress = Progress::new();
+        progress.show("comparing", 0, 0);
         let after = &source.expansion.text;
         Difference::new((&shown(&current), before), (&shown(&made), after))
     });
@@ -40,7 +54,7 @@ pub(super) fn run(arguments: &Gen, json: bool, out: &mut impl Write) -> Result<(
             "macros": source.macros.len(),
             "added": difference.as_ref().map(|difference| difference.added),
             "removed": difference.as_ref().map(|difference| difference.removed),
-            "diff": difference.as_ref().map(|difference| &difference.text),
+            "diff": difference.as_ref().and_then(|difference| difference.text.as_ref()),
             "warnings": warnings,
         });
         return document::print(out, &document);
@@ -52,9 +66,21 @@ pub(super) fn run(arguments: &Gen, json: bool, out: &mut impl Write) -> Result<(
     let current = shown(&current);
     let change = match &difference {
         None => format!("there is no {current} yet"),
-        Some(Difference { text, .. }) if text.is_empty() => format!("the same as {current}"),
-        Some(Difference { added, removed, .. }) => {
-            format!("lines against {current}: {added} added, {removed} removed")
+        Some(Difference {
+            added: 0,
+            removed: 0,
+            ..
+        }) => format!("the same as {current}"),
+        Some(Difference {
+            added,
+            removed,
+            text,
+        }) => {
+            let shown = match text {
+                Some(_) => "",
+                None => ", too many to show",
+            };
+            format!("lines against {current}: {added} added, {removed} removed{shown}")
         }
     };
     let what = rules(u64::try_from(rule_count).unwrap_or(u64::MAX));
@@ -110,12 +136,9 @@ impl Source {
         drop(progress);
         let (ruleset, warnings) = parsed
             .map_err(|error| Failed::Told(self.place(error.line, error.column, &error.message)))?;
-        let mut told: Vec<String> = self
-            .expansion
-            .warnings
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let named = self.macros.named_as(WORDS);
+        let expanded = named.iter().chain(&self.expansion.warnings);
+        let mut told: Vec<String> = expanded.map(ToString::to_string).collect();
         // What a macro's words have in common is told once.
         let mut same: BTreeMap<(u32, String), u64> = BTreeMap::new();
         for Warning {

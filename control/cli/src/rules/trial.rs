@@ -25,6 +25,12 @@ use crate::signals::{ENDING, Signals};
 
 /// How long after its deadline the daemon may take to bring the former rules back.
 const GRACE: Duration = Duration::from_secs(5);
+/// How often the daemon is asked whether the trial is still running. The countdown wakes up at
+/// full seconds: a little less, so that none is missed.
+const LOOK: Duration = Duration::from_millis(900);
+/// So shortly before the deadline a trial that is over has come to its end by itself: the daemon's
+/// clock began a little earlier.
+const ABOUT: Duration = Duration::from_secs(1);
 
 /// How a trial ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +39,16 @@ enum Answer {
     GiveBack,
     /// Nobody answered in time.
     None,
+    /// The trial has been ended by others; the generation that is in force.
+    Over(u32),
+}
+
+/// How a trial has ended.
+struct End {
+    in_force: u32,
+    /// Why the rules are not kept; none if they are. Generations do not tell: they rise for
+    /// other reasons too, such as a new address.
+    not_kept: Option<String>,
 }
 
 /// Tries, asks, and says what is in force afterwards.
@@ -57,6 +73,12 @@ pub(super) fn run(
     let mut warnings = loaded.warnings.clone();
     warnings.extend(folder.staleness());
     tell_warnings(&warnings, loaded.warnings_left);
+    let mut question = Question {
+        deadline,
+        signals,
+        is_asked: false,
+        look: Instant::now() + LOOK,
+    };
     let answer = if arguments.keep {
         Answer::Keep
     } else {
@@ -64,27 +86,27 @@ pub(super) fn run(
         tell(&format!(
             "in force on trial: {new}; before: generation {before}"
         ));
-        Question { deadline, signals }.ask(&mut daemon)?
+        question.ask(&mut daemon, ticket)?
     };
-    let in_force = end(&mut daemon, answer, ticket, loaded.generation, deadline)?;
-    let is_kept = in_force == loaded.generation;
+    let end = end(&mut daemon, answer, ticket, &loaded, &question)?;
     if json {
-        let document = json!({ "kept": is_kept, "in_force": in_force, "loaded": loaded });
+        let is_kept = end.not_kept.is_none();
+        let document = json!({ "kept": is_kept, "in_force": end.in_force, "loaded": loaded });
         document::print(out, &document)?;
     }
-    outcome(&loaded, in_force, json, out)
+    outcome(&loaded, end, json, out)
 }
 
 fn outcome(
     loaded: &RulesLoaded,
-    in_force: u32,
+    end: End,
     json: bool,
     out: &mut impl Write,
 ) -> Result<ExitCode, Failed> {
-    if in_force != loaded.generation {
+    let in_force = end.in_force;
+    if let Some(why) = end.not_kept {
         out.flush()?;
-        let what = "not kept: the former rules are in force again";
-        return Err(Failed::Told(format!("{what}, generation {in_force}")));
+        return Err(Failed::Told(format!("not kept: {why}")));
     }
     if !json {
         writeln!(
@@ -101,11 +123,15 @@ fn outcome(
 struct Question {
     deadline: Instant,
     signals: Signals,
+    /// Whether an answer about the status is still to come.
+    is_asked: bool,
+    /// When to ask about it again.
+    look: Instant,
 }
 
 impl Question {
-    /// Waits for a key, a signal, the deadline, or the daemon's end.
-    fn ask(&self, daemon: &mut Conversation) -> Result<Answer, Failed> {
+    /// Waits for a key, a signal, the deadline, the trial's or the daemon's end.
+    fn ask(&mut self, daemon: &mut Conversation, ticket: u64) -> Result<Answer, Failed> {
         let mut keys = Keys::take();
         let line = Countdown::begin(keys.is_some(), self.left());
         loop {
@@ -114,6 +140,12 @@ impl Question {
                 return Ok(Answer::None);
             }
             line.show(left);
+            if !self.is_asked && Instant::now() >= self.look {
+                // The answer is waited for together with keys: a slow daemon must not hold them up.
+                (daemon.send(Request::Status)).map_err(|failed| left_alone(&failed))?;
+                self.is_asked = true;
+                self.look = Instant::now() + LOOK;
+            }
             let found = self.wait(keys.as_ref(), daemon, left)?;
             if found.signal {
                 match self.signals.wait(Duration::ZERO) {
@@ -123,12 +155,18 @@ impl Question {
                 }
             }
             if found.daemon {
-                // Nothing was asked: either it is gone, or it speaks out of turn.
-                return match daemon.next(Duration::from_millis(100)) {
-                    Ok(None) => continue,
-                    Ok(Some(other)) => Err(unexpected(&other)),
-                    Err(failed) => Err(left_alone(&failed)),
-                };
+                // The status, or it is gone, or it speaks out of turn.
+                match daemon.next(Duration::from_millis(100)) {
+                    Ok(None) => {}
+                    Ok(Some(Reply::Status(status))) if self.is_asked => {
+                        self.is_asked = false;
+                        if !is_pending(&status, ticket) {
+                            return Ok(self.over(&status));
+                        }
+                    }
+                    Ok(Some(other)) => return Err(unexpected(&other)),
+                    Err(failed) => return Err(left_alone(&failed)),
+                }
             }
             if found.key {
                 match keys.as_ref().and_then(Keys::read) {
@@ -142,6 +180,14 @@ impl Question {
                 }
             }
         }
+    }
+
+    /// What it means that the daemon has no such trial any more.
+    fn over(&self, status: &Status) -> Answer {
+        if self.left() <= ABOUT {
+            return Answer::None;
+        }
+        Answer::Over(status.rule_generation)
     }
 
     fn left(&self) -> Duration {
@@ -234,44 +280,57 @@ impl Drop for Countdown {
     }
 }
 
-/// Ends the trial; the generation that is in force then.
+/// Ends the trial.
 fn end(
     daemon: &mut Conversation,
     answer: Answer,
     ticket: u64,
-    tried: u32,
-    deadline: Instant,
-) -> Result<u32, Failed> {
+    loaded: &RulesLoaded,
+    question: &Question,
+) -> Result<End, Failed> {
     let request = match answer {
         Answer::Keep => Request::RulesKeep { ticket },
         Answer::GiveBack | Answer::None => Request::RulesRevert { ticket },
+        Answer::Over(in_force) => {
+            let why = "somebody else has ended the trial";
+            let not_kept = Some(format!("{why}; generation {in_force} is in force"));
+            return Ok(End { in_force, not_kept });
+        }
     };
     daemon.send(request).map_err(|failed| left_alone(&failed))?;
-    let refused = match daemon.await_next(SILENCE) {
+    let reply = match daemon.await_next(SILENCE) {
+        // That was asked for during the countdown.
+        Ok(Reply::Status(_)) if question.is_asked => daemon.await_next(SILENCE),
+        reply => reply,
+    };
+    let refused = match reply {
         Ok(Reply::Done) => None,
         Ok(other) => return Err(unexpected(&other)),
         // It may have come to the deadline first.
         Err(failed @ Failed::Daemon(xtproxy_client::Error::Failed(_))) => Some(failed),
         Err(failed) => return Err(left_alone(&failed)),
     };
-    let status = settled(daemon, ticket, deadline)?;
-    match refused {
-        Some(failed) if answer == Answer::Keep && status.rule_generation != tried => {
-            Err(Failed::Told(format!(
-                "not kept: {failed}; generation {} is in force",
-                status.rule_generation
-            )))
-        }
-        _ => Ok(status.rule_generation),
+    if answer == Answer::Keep && refused.is_none() {
+        // Whatever comes of this question: they are kept.
+        let in_force = generation(daemon).unwrap_or(loaded.generation);
+        let not_kept = None;
+        return Ok(End { in_force, not_kept });
     }
+    let in_force = settled(daemon, ticket, question.deadline)?.rule_generation;
+    let not_kept = Some(match refused {
+        Some(failed) if answer != Answer::None => {
+            format!("{failed}; generation {in_force} is in force")
+        }
+        _ => format!("the former rules are in force again, generation {in_force}"),
+    });
+    Ok(End { in_force, not_kept })
 }
 
 /// The daemon's status as soon as the trial is over.
 fn settled(daemon: &mut Conversation, ticket: u64, deadline: Instant) -> Result<Status, Failed> {
     loop {
         let status = status(daemon).map_err(|failed| left_alone(&failed))?;
-        let pending = status.rules_pending.as_ref();
-        if pending.is_none_or(|pending| pending.ticket != ticket) {
+        if !is_pending(&status, ticket) {
             return Ok(status);
         }
         if Instant::now() > deadline + GRACE {
@@ -281,6 +340,11 @@ fn settled(daemon: &mut Conversation, ticket: u64, deadline: Instant) -> Result<
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+fn is_pending(status: &Status, ticket: u64) -> bool {
+    let pending = status.rules_pending.as_ref();
+    pending.is_some_and(|pending| pending.ticket == ticket)
 }
 
 fn status(daemon: &mut Conversation) -> Result<Status, Failed> {

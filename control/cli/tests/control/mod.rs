@@ -34,6 +34,8 @@ pub struct State {
     pub hangs_up: bool,
     /// Forget the trial's deadline: it does nothing by itself.
     pub is_stuck: bool,
+    /// Take half a second for each answer.
+    pub is_slow: bool,
 }
 
 /// A running one, with a folder of rulesets. Dropped, it ends.
@@ -162,6 +164,9 @@ fn converse(stream: UnixStream, state: &Mutex<State>, stop: &AtomicBool) {
         let request = Envelope::parse(&line).unwrap();
         line.clear();
         let replies = state.lock().unwrap().answer(request);
+        if state.lock().unwrap().is_slow {
+            thread::sleep(Duration::from_millis(500));
+        }
         for reply in replies {
             // A client that was killed reads nothing.
             if out.write_all(&protocol::line(&reply).unwrap()).is_err() {

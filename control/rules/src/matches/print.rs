@@ -9,6 +9,7 @@ use super::hashlimit::{EXPIRE_MS, GC_MS, MODES};
 use super::transport::FLAGS;
 use super::{HashLimit, IcmpType, Limit, MatchSet, Module, MultiPorts, Test, Who, state};
 use crate::model::Match;
+use crate::names::Named;
 use crate::print::{Cidr, Ports, Quoted};
 
 /// The module that a test is printed with, and where in it; none for general options.
@@ -64,7 +65,7 @@ impl fmt::Display for Match {
             Test::Destination(network) => write!(f, "{not}-d {}", Cidr(*network)),
             Test::InInterface(pattern) => write!(f, "{not}-i {}", Quoted(&pattern.to_string())),
             Test::OutInterface(pattern) => write!(f, "{not}-o {}", Quoted(&pattern.to_string())),
-            Test::Protocol(protocol) => write!(f, "{not}-p {protocol}"),
+            Test::Protocol(protocol) => write!(f, "{not}-p {}", Named(*protocol)),
             Test::Fragment => write!(f, "{not}-f"),
             Test::SourcePorts(range) => write!(f, "{not}--sport {}", Ports(*range)),
             Test::DestinationPorts(range) => write!(f, "{not}--dport {}", Ports(*range)),

@@ -7,14 +7,20 @@ use wire::Protocol;
 
 use crate::error::{Fault, Parsed, quoted};
 use crate::lexer::Word;
+use crate::names;
 use crate::place::Place;
 use crate::value::{self, number};
 
 /// How many addresses one entry of a set of addresses may stand for.
 const MAX_ADDRESSES: u64 = 1 << 16;
 
-/// Adds what the word stands for; how much that was.
-pub(super) fn add(entries: &mut SetEntries, word: &Word, nomatch: bool) -> Parsed<usize> {
+/// Adds what the word stands for; how much that was. A port must lie within the bounds.
+pub(super) fn add(
+    entries: &mut SetEntries,
+    bounds: (u16, u16),
+    word: &Word,
+    nomatch: bool,
+) -> Parsed<usize> {
     let (text, place) = (word.text.as_str(), word.place);
     match entries {
         SetEntries::Addresses { entries, .. } => {
@@ -50,6 +56,15 @@ pub(super) fn add(entries: &mut SetEntries, word: &Word, nomatch: bool) -> Parse
         SetEntries::Ports(entries) => {
             // `ipset` takes a protocol here, and leaves it out of account.
             let (first, last) = ports(word)?;
+            if first < bounds.0 || last > bounds.1 {
+                let message = format!(
+                    "{} is outside the set's range {}-{}; widen that, or leave the entry out",
+                    quoted(text),
+                    bounds.0,
+                    bounds.1
+                );
+                return Err(Fault::new(place, message));
+            }
             let before = entries.len();
             entries.extend(first..=last);
             Ok(entries.len() - before)
@@ -166,7 +181,10 @@ pub(super) fn ports(word: &Word) -> Parsed<(u16, u16)> {
 }
 
 fn port_range(text: &str, place: Place) -> Parsed<(u16, u16)> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    // The name of a service can have a dash too.
+    let whole = names::service(text).is_some();
+    let range = text.split_once('-').filter(|_| !whole);
+    let (first, last) = range.unwrap_or((text, text));
     let (first, last) = (value::port(first, place)?, value::port(last, place)?);
     if first > last {
         let message = format!(

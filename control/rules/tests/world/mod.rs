@@ -13,8 +13,8 @@ pub const SETS: &str = "\
 create nets hash:net family inet hashsize 1024 maxelem 65536 bucketsize 12 initval 0x1f2e3d4c
 add nets 10.0.0.0/8
 add nets 10.0.0.2 nomatch
-create addrs hash:ip family inet hashsize 1024 maxelem 65536 timeout 300 comment
-add addrs 192.168.1.1 timeout 120 comment \"the old one\"
+create addrs hash:ip family inet hashsize 1024 maxelem 65536 timeout 0 comment
+add addrs 192.168.1.1 timeout 0 comment \"the old one\"
 add addrs 10.0.0.1-10.0.0.2
 create pairs hash:ip,port family inet hashsize 1024 maxelem 65536
 add pairs 10.0.0.1,tcp:80
@@ -39,6 +39,7 @@ pub fn interfaces() -> Vec<Interface> {
 }
 
 /// `inside` 192.168.0.0/16, with `servers` 192.168.1.0/24 in it; `world` is all that `dmz0` brings.
+/// `cable` has an interface alone.
 pub fn zones() -> Arc<Zones> {
     let zone = |name: &str, networks: &[([u8; 4], u8)], ports: &[u8], parent| ZoneSpec {
         name: name.to_owned(),
@@ -52,6 +53,7 @@ pub fn zones() -> Arc<Zones> {
         zone("inside", &[([192, 168, 0, 0], 16)], &[], None),
         zone("servers", &[([192, 168, 1, 0], 24)], &[], Some(0)),
         zone("world", &[([8, 0, 0, 0], 8)], &[2], None),
+        zone("cable", &[], &[3], None),
     ];
     Arc::new(Zones::new(zones, Vec::new()).unwrap())
 }

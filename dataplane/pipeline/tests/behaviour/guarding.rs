@@ -1,7 +1,7 @@
 //! The box's own traffic, while rules want to know all of it.
 
-use pipeline::{DropReason, Verdict};
-use policy::{Action, ConnState, Hook, Rule, RuleId, Verdict as Policy};
+use pipeline::{DropReason, Ingress, Verdict};
+use policy::{Action, ConnState, Hook, RejectWith, Rule, RuleId, Verdict as Policy};
 use tables::{FlowState, Kind};
 use wire::{Endpoint, Protocol};
 
@@ -235,6 +235,57 @@ fn groups_are_asked_about_and_delivered_without_a_flow() {
     );
 }
 
+/// A frame as a neighbour sends it to all of the link.
+fn to_all(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[..6].fill(0xff);
+    frame
+}
+
+#[test]
+fn what_came_to_all_of_a_link_is_for_nobody() {
+    let mut fw = Firewall::of(Setting {
+        rules: vec![redirect(80, PROXY)],
+        chains: vec![
+            input(vec![to_port(22, Action::Reject(RejectWith::TcpReset))]),
+            output(vec![accept_state(&[Established])]),
+        ],
+        ..Setting::default()
+    });
+    let own = Endpoint::new(OWN_INTRA, 50_000);
+    let frames = [
+        syn(CLIENT, SERVER, 1),
+        syn(CLIENT, SHELL, 1),
+        syn(own, SERVER, 1),
+        udp(&udp_tuple(CLIENT, SHELL), b"x"),
+        echo(CLIENT.addr, OWN_INTRA),
+    ];
+    let intra = Ingress::Port(INTRA);
+    for frame in frames.clone().map(to_all) {
+        denied(&fw.one(intra, frame), DropReason::BadDestination);
+    }
+    // Nor is it a packet of a connection that there is.
+    fw.change(|setting| setting.chains.clear());
+    fw.open(CLIENT, SERVER, 1);
+    let data = crate::fixture::firewall::on_wire(INTRA, ack(CLIENT, SERVER, b"x"));
+    denied(
+        &fw.one(intra, to_all(data.clone())),
+        DropReason::BadDestination,
+    );
+    assert_eq!(fw.flow().orig.packets, 1);
+    fw.one(intra, data).to_stack();
+    // Multicast stations are many too.
+    let mut frame = crate::fixture::firewall::on_wire(INTRA, syn(CLIENT, SERVER2, 1));
+    frame[..6].copy_from_slice(&[1, 0, 0x5e, 0, 0, 1]);
+    denied(&fw.one(intra, frame), DropReason::BadDestination);
+    // What is for a group comes so.
+    fw.change(|setting| {
+        setting.chains = vec![input(vec![accept_state(&[New])]), output(Vec::new())];
+    });
+    let group = Endpoint::new([224, 0, 0, 251].into(), 5353);
+    let frame = to_all(udp(&udp_tuple(CLIENT, group), b"x"));
+    fw.one(intra, frame).to_stack();
+}
+
 #[test]
 fn what_is_not_tracked_passes_without_a_flow() {
     let no_track = || Rule {
@@ -253,6 +304,10 @@ fn what_is_not_tracked_passes_without_a_flow() {
     for _ in 0..2 {
         fw.wire(INTRA, syn(CLIENT, SHELL, 1)).to_stack();
         fw.host(INTRA, syn_ack(SHELL, CLIENT, 1, 2)).to_wire(INTRA);
+        fw.host(INTER, udp(&udp_tuple(OWN_CLIENT, SERVER), b"q"))
+            .to_wire(INTER);
+        fw.wire(INTER, udp(&udp_tuple(SERVER, OWN_CLIENT), b"a"))
+            .to_stack();
     }
     assert_eq!(fw.flows.counts().live, 0);
     // Transit that a rule would redirect is transit now.

@@ -1,9 +1,10 @@
 //! Rules that judge: asked about a flow's first packets, remembered, asked again by new rules.
 
-use pipeline::{DropReason, Event, Verdict};
+use pipeline::{DropReason, Event, Ingress, Verdict};
 use policy::{Action, ConnState, Hook, RejectWith, RuleId, Verdict as Policy};
 use wire::{Endpoint, TcpFlags};
 
+use crate::fixture::firewall::on_wire;
 use crate::fixture::*;
 
 const SHELL: Endpoint = Endpoint::new(OWN_INTRA, 22);
@@ -323,14 +324,216 @@ fn strays_are_told_to_rules_and_dropped_all_the_same() {
 }
 
 #[test]
-fn without_rules_that_judge_nothing_is_asked_or_revoked() {
+fn rules_that_only_lead_to_proxies_end_what_they_would_not_lead_any_more() {
+    let events =
+        |fw: &Firewall| [Event::Rejudged, Event::Revoked].map(|event| fw.counters.events(event));
     let mut fw = Firewall::new();
+    shake_hands(&mut fw);
+    // Led elsewhere now: it stays where it is. Asked once.
+    fw.commit(vec![redirect_from_port(INTRA, 80, PROXY2)]);
+    for _ in 0..3 {
+        let seen = fw.wire(INTRA, ack(CLIENT, SERVER, b"x")).to_stack();
+        assert_eq!(seen.tuple.dst, PROXY);
+        fw.stack(INTRA, ack(PROXY, CLIENT, b"y")).to_wire(INTRA);
+    }
+    assert_eq!((events(&fw), hits(&fw, 0)), ([1, 0], 0));
+    // What comes by another port ends nothing.
+    fw.commit(vec![redirect_from_port(INTRA, 80, PROXY2)]);
+    fw.wire(INTER, ack(CLIENT, SERVER, b"x")).to_stack();
+    assert_eq!(events(&fw), [2, 0]);
+
+    fw.commit(Vec::new());
+    denied(
+        &fw.wire(INTRA, ack(CLIENT, SERVER, b"x")),
+        DropReason::NoFlow,
+    );
+    denied(
+        &fw.stack(INTRA, ack(PROXY, CLIENT, b"y")),
+        DropReason::NoFlowFromStack,
+    );
+    assert_eq!(events(&fw), [3, 1]);
+
+    // Zones that close are in force too.
+    let mut fw = Firewall::of(Setting {
+        zones: open_zones(),
+        ..Setting::default()
+    });
+    shake_hands(&mut fw);
+    fw.change(|setting| setting.zones = closed_zones());
+    for _ in 0..2 {
+        let outcome = fw.wire(INTRA, ack(CLIENT, SERVER, b"x"));
+        assert_eq!(outcome.to_wire(INTRA).flags & RST, RST);
+    }
+
+    let mut fw = Firewall::of(Setting {
+        keep_established: true,
+        ..Setting::default()
+    });
     shake_hands(&mut fw);
     fw.commit(Vec::new());
     fw.wire(INTRA, ack(CLIENT, SERVER, b"x")).to_stack();
-    fw.stack(INTRA, ack(PROXY, CLIENT, b"y")).to_wire(INTRA);
-    let events = [Event::Rejudged, Event::Revoked].map(|event| fw.counters.events(event));
-    assert_eq!(events, [0, 0]);
+}
+
+/// A worker may still have the rules before those that another has made a flow by.
+#[test]
+fn a_flow_of_newer_rules_is_not_ended_by_older_ones() {
+    for chains in [Vec::new(), vec![input(vec![accept_tproxy()])]] {
+        let mut fw = Firewall::of(Setting {
+            rules: Vec::new(),
+            chains,
+            ..Setting::default()
+        });
+        let flow = tables::NewFlow {
+            orig: tables::FlowKey::new(tables::Side::Wire, &tcp_tuple(CLIENT, SERVER)),
+            reply: tables::FlowKey::new(tables::Side::Host, &tcp_tuple(PROXY, CLIENT)),
+            kind: tables::Kind::Redirect,
+            generation: 2,
+            owner: tables::OwnerId::NOBODY,
+        };
+        fw.flows.insert(&flow, fw.now_ns).unwrap();
+        fw.wire(INTRA, syn(CLIENT, SERVER, 1)).to_stack();
+        assert_eq!(fw.counters.events(Event::Revoked), 0);
+        for _ in 0..2 {
+            fw.change(|_| {});
+        }
+        assert!(matches!(
+            fw.wire(INTRA, syn(CLIENT, SERVER, 1)).verdict,
+            Verdict::Drop(_)
+        ));
+        assert_eq!(fw.counters.events(Event::Revoked), 1);
+    }
+}
+
+#[test]
+fn another_sender_is_asked_about_for_itself() {
+    // By the port: rules against forged sources.
+    let from_intra = policy::Rule {
+        in_ports: [INTRA].into_iter().collect(),
+        ..accept_tproxy()
+    };
+    let mut fw = standing(vec![input(vec![from_intra])]);
+    shake_hands(&mut fw);
+    let asked = hits(&fw, 1);
+    for _ in 0..3 {
+        denied(
+            &fw.wire(INTER, ack(CLIENT, SERVER, b"x")),
+            DropReason::InputDenied,
+        );
+        fw.wire(INTRA, ack(CLIENT, SERVER, b"x")).to_stack();
+    }
+    assert_eq!((hits(&fw, 1), hits(&fw, 3)), (asked, 3));
+
+    // By the address on the link, if rules look at it.
+    let mac = |mac| only(policy::Quality::Mac(mac), accept_tproxy());
+    let mut fw = standing(vec![input(vec![mac(NEIGHBOUR.0)])]);
+    shake_hands(&mut fw);
+    let asked = hits(&fw, 1);
+    for _ in 0..2 {
+        let mut frame = on_wire(INTRA, ack(CLIENT, SERVER, b"x"));
+        frame[11] ^= 1;
+        let outcome = fw.one(Ingress::Port(INTRA), frame);
+        denied(&outcome, DropReason::InputDenied);
+        fw.wire(INTRA, ack(CLIENT, SERVER, b"x")).to_stack();
+    }
+    assert_eq!((hits(&fw, 1), hits(&fw, 3)), (asked, 2));
+
+    // By the user whose socket it is.
+    let owned = only(policy::Quality::Owner(1), accept_state(&[New]));
+    let mut fw = Firewall::of(Setting {
+        chains: vec![output(vec![owned])],
+        owners: 2,
+        ..Setting::default()
+    });
+    let mut sent_by = |owners: u8| {
+        let datagram = udp(&udp_tuple(OWN_CLIENT, SERVER), b"x");
+        let mut frame = firewall::by_box(INTER, datagram);
+        frame[11] = owners;
+        fw.one(Ingress::HostPort, frame)
+    };
+    for _ in 0..2 {
+        sent_by(0b10).to_wire(INTER);
+        denied(&sent_by(0b01), DropReason::OutputDenied);
+    }
+}
+
+#[test]
+fn what_is_kept_is_kept_for_the_port_that_it_came_by() {
+    let from_intra = || policy::Rule {
+        in_ports: [INTRA].into_iter().collect(),
+        ..accept_tproxy()
+    };
+    let mut fw = Firewall::of(Setting {
+        chains: vec![input(vec![from_intra()])],
+        keep_established: true,
+        ..Setting::default()
+    });
+    shake_hands(&mut fw);
+    fw.change(|_| {});
+    denied(
+        &fw.wire(INTER, ack(CLIENT, SERVER, b"x")),
+        DropReason::InputDenied,
+    );
+    fw.wire(INTRA, ack(CLIENT, SERVER, b"x")).to_stack();
+}
+
+/// `-m limit --limit 1/hour --limit-burst BURST`.
+fn limited(burst: u32, rule: policy::Rule) -> policy::Rule {
+    let rate = policy::Rate {
+        tokens: 1,
+        per_ns: 3600 * SECOND,
+        burst,
+    };
+    only(policy::Quality::Limit(rate), rule)
+}
+
+#[test]
+fn a_limit_counts_packets() {
+    // Three packets, the first one among them.
+    let mut fw = standing(vec![input(vec![limited(3, accept_tproxy())])]);
+    for _ in 0..3 {
+        fw.open(CLIENT, SERVER, 1000);
+    }
+    for _ in 0..2 {
+        denied(
+            &fw.wire(INTRA, syn(CLIENT, SERVER, 1000)),
+            DropReason::InputDenied,
+        );
+    }
+
+    // The same where a limit only says what is logged.
+    let mut fw = standing(vec![input(vec![limited(3, log_all()), accept_tproxy()])]);
+    for _ in 0..5 {
+        fw.open(CLIENT, SERVER, 1000);
+    }
+    assert_eq!((hits(&fw, 1), hits(&fw, 2)), (3, 5));
+
+    // What does not come to the limit is not asked about again.
+    let early = accept_tproxy();
+    let mut fw = standing(vec![input(vec![early, limited(3, log_all())])]);
+    for _ in 0..5 {
+        fw.open(CLIENT, SERVER, 1000);
+    }
+    assert_eq!((hits(&fw, 1), hits(&fw, 2)), (1, 0));
+}
+
+#[test]
+fn new_rules_leave_limits_alone_once() {
+    for (denies, passes) in [(true, 0), (false, 6)] {
+        let mut fw = standing(vec![input(vec![accept_tproxy()])]);
+        shake_hands(&mut fw);
+        fw.change(|setting| {
+            let mut rules = vec![limited(2, log_all())];
+            rules.extend((!denies).then(accept_tproxy));
+            setting.chains = vec![input(rules)];
+        });
+        let gone = (0..6)
+            .filter(|_| fw.wire(INTRA, ack(CLIENT, SERVER, b"x")).verdict == Verdict::Host)
+            .count();
+        assert_eq!(gone, passes);
+        // One that is not drawn on, and the burst.
+        assert_eq!(hits(&fw, 1), 3, "{denies}");
+        assert_eq!(fw.counters.events(Event::Rejudged), 1);
+    }
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn an_unanswered_attempt_gives_way_to_the_next_and_an_open_connection_does_not()
         .to_wire(INTRA);
     fw.wire(INTRA, tcp(&tcp_tuple(CLIENT, SERVER), ACK, 7001, 2001, b""))
         .to_stack();
-    fw.commit(vec![drop_to(SERVER.addr)]);
+    fw.commit(vec![redirect(80, PROXY)]);
     // Whether that SYN is one is for the proxy's stack to say (RFC 5961 4).
     let seen = fw.open(CLIENT, SERVER, 9000);
     assert_eq!(seen.tuple, tcp_tuple(CLIENT, PROXY2));
