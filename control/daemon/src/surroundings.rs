@@ -155,6 +155,7 @@ pub fn survey(
     let told = compiled.warnings.iter().chain(&unmatched);
     let mut warnings: Vec<String> = told.map(ToString::to_string).collect();
     warnings.extend(lockout(config, &policy));
+    warnings.extend(nobodys(&constants.zones));
     let foreign = proxies.iter().filter(|set| !own.contains_key(&set.addr));
     warnings.extend(foreign.map(|set| {
         format!(
@@ -194,6 +195,16 @@ pub fn survey(
         steered,
         capture: compiled.capture,
         warnings,
+    })
+}
+
+/// Zones that say what may be reached in them and can be no server's.
+fn nobodys(zones: &Zones) -> impl Iterator<Item = String> {
+    zones.unreachable_as_destination().map(|name| {
+        format!(
+            "zone {name} has inbound_services and no networks: a server's zone is told by its \
+             address alone, so the list forbids nothing; give it networks"
+        )
     })
 }
 
@@ -278,5 +289,6 @@ pub fn check(config: &Config, zones: &Arc<Zones>, book: &Rulebook) -> Result<Vec
         .cloned()
         .chain(told)
         .chain(lockout(config, &compiled.policy))
+        .chain(nobodys(zones))
         .collect())
 }

@@ -379,7 +379,7 @@ fn rulesets(put: Put<'_>) {
         ),
         (
             "sets",
-            "create a hash:net family inet hashsize 1024 maxelem 65536\nadd a 10.0.0.0/8\nadd a 10.0.0.3-10.0.0.77 nomatch\ncreate b hash:ip,port timeout 30\nadd b 10.0.0.1,udp:53 timeout 3 comment \"x y\"\ncreate c bitmap:port range 0-1023\nadd c 80-90\n",
+            "create a hash:net family inet hashsize 1024 maxelem 65536\nadd a 10.0.0.0/8\nadd a 10.0.0.3-10.0.0.77 nomatch\ncreate b hash:ip,port timeout 0\nadd b 10.0.0.1,udp:53 timeout 0 comment \"x y\"\ncreate c bitmap:port range 0-1023\nadd c 80-90\n",
         ),
         ("no-commit", "*tproxy\n:PREROUTING ACCEPT [0:0]\n"),
         (
