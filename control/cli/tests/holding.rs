@@ -55,7 +55,12 @@ struct Holder {
 
 impl Holder {
     fn start(dir: &Path, arguments: &[&str]) -> Self {
-        let mut command = xtproxy(dir, arguments);
+        // Whoever runs this test may ignore signals, as nohup does and shells for what they put in
+        // the background.
+        let plain = xtproxy(dir, arguments);
+        let mut command = Command::new("env");
+        command.arg("--default-signal").arg(plain.get_program());
+        command.args(plain.get_args());
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         Self {
@@ -204,9 +209,6 @@ fn a_command_without_manners_is_ended_by_the_signal() {
             "--local",
             &at,
             "--",
-            "env",
-            // Whoever runs this test may ignore some, as nohup does.
-            "--default-signal",
             "sleep",
             "60",
         ];

@@ -1,10 +1,10 @@
 //! INPUT and OUTPUT rules about what the box itself gets and sends.
 
-use std::io::ErrorKind;
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::administrator::{filter, tproxy};
 use e2e::{Script, Stage, in_both_modes, play, server};
 use lab::command::output;
@@ -22,6 +22,7 @@ in_both_modes! {
     management_without_the_daemon,
     users_of_the_box,
     a_client_sees_no_difference,
+    what_the_box_receives_goes_on_after_a_restart,
 }
 
 /// A service that rules let in, and one that none does.
@@ -221,6 +222,27 @@ fn management_without_the_daemon(mode: Mode) {
         ensure!(exchange(&session, "again")? == "again");
         ensure!(exchange(&stage.connect(allowed)?, "again")? == "again");
         is_silent(stage, SHUT)
+    });
+}
+
+/// The box only listens to what it has asked for: nothing but the kernel can tell the next daemon
+/// that it has.
+fn what_the_box_receives_goes_on_after_a_restart(mode: Mode) {
+    let rules = filter(&["-A INPUT -m state --state ESTABLISHED -j ACCEPT"]);
+    play(&script(mode, &rules), |stage| {
+        let _peer = stage.peer(7001, Behaviour::Chatty)?;
+        let stream = connect(&stage.lab.fw, None, server(7001), SOON)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let mut lines = BufReader::new(&stream).lines();
+        let mut next = || lines.next().context("the end")?.context("no line");
+        next()?;
+        stage.daemon.terminate()?;
+        stage.daemon.start_again(&stage.lab)?;
+        // More than what the kernel had received before.
+        for _ in 0..200 {
+            next()?;
+        }
+        Ok(())
     });
 }
 
