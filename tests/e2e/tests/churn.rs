@@ -107,9 +107,15 @@ fn settled(stage: &mut Stage) -> Result<Held> {
     let status = fs::read_to_string(proc.join("status"))?;
     let memory = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     let memory = memory.and_then(|text| text.split_whitespace().next());
+    // Whoever asked a moment ago, or a question to the kernel, may still hold one.
+    let mut fewest = usize::MAX;
+    for _ in 0..10 {
+        fewest = fewest.min(fs::read_dir(proc.join("fd"))?.count());
+        thread::sleep(Duration::from_millis(100));
+    }
     Ok(Held {
         memory_kib: memory.context("no VmRSS")?.parse()?,
-        descriptors: fs::read_dir(proc.join("fd"))?.count(),
+        descriptors: fewest,
     })
 }
 
