@@ -2,6 +2,7 @@
 //! nothing is left of those that went.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::net::SocketAddrV4;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -137,8 +138,13 @@ fn a_thousand_swaps(mode: Mode) {
         stage.commit(&filter(&["-A INPUT -p tcp --dport 50081 -j ACCEPT"]))?;
         stage.client_link.proxies.remove(&SECOND);
         stage.allow_service(SECOND);
-        stage.connect(SECOND).context("what was a proxy's")?;
-        Ok(())
+        // The relay takes it, and resets what nobody has redirected: perhaps before it is looked at.
+        match stage.connect(SECOND) {
+            Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+                Err(error).context("what was a proxy's")
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
     });
 }
 
